@@ -1,0 +1,139 @@
+"""The table of measures: the leaderboard and the documentation take titles, formulas and sources from it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from cl_ext.metrics import anytime, matrix
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One measure of a run.
+
+    Attributes:
+        name: its column in the tidy frame.
+        function: computes it from the arrays that `inputs` names.
+        inputs: what the function takes, in order: "R", "reference", "curve", "experience".
+        title: the head of its column in a table.
+        formula: its definition as plain text, in the symbols of `cl_ext.metrics.matrix` and `cl_ext.metrics.anytime`.
+        source: the paper that defined it.
+        range: the least and the greatest value.
+        higher_is_better: the direction in which a method wins.
+    """
+
+    name: str
+    function: Callable[..., float]
+    inputs: tuple[str, ...]
+    title: str
+    formula: str
+    source: str
+    range: tuple[float, float]
+    higher_is_better: bool
+
+
+_MATRIX, _CURVE = ("R",), ("curve", "experience")
+
+_ROWS = (
+    Metric(
+        "accuracy",
+        matrix.average_accuracy,
+        _MATRIX,
+        "ACC",
+        "1/T * sum_j R[T, j]",
+        "Lopez-Paz and Ranzato 2017 (GEM)",
+        (0.0, 1.0),
+        higher_is_better=True,
+    ),
+    Metric(
+        "average_incremental_accuracy",
+        matrix.average_incremental_accuracy,
+        _MATRIX,
+        "Avg. inc. ACC",
+        "1/T * sum_i (1/i * sum_{j<=i} R[i, j])",
+        "Rebuffi et al. 2017 (iCaRL)",
+        (0.0, 1.0),
+        higher_is_better=True,
+    ),
+    Metric(
+        "forgetting",
+        matrix.forgetting,
+        _MATRIX,
+        "Forgetting",
+        "1/(T-1) * sum_{j<T} (max_{l in 1..T-1} R[l, j] - R[T, j])",
+        "Chaudhry et al. 2018 (RWalk)",
+        (-1.0, 1.0),
+        higher_is_better=False,
+    ),
+    Metric(
+        "bwt",
+        matrix.backward_transfer,
+        _MATRIX,
+        "BWT",
+        "1/(T-1) * sum_{i<T} (R[T, i] - R[i, i])",
+        "Lopez-Paz and Ranzato 2017 (GEM)",
+        (-1.0, 1.0),
+        higher_is_better=True,
+    ),
+    Metric(
+        "fwt",
+        matrix.forward_transfer,
+        _MATRIX,
+        "FWT",
+        "1/(T-1) * sum_{i>=2} (R[i-1, i] - R[0, i])",
+        "Lopez-Paz and Ranzato 2017 (GEM)",
+        (-1.0, 1.0),
+        higher_is_better=True,
+    ),
+    Metric(
+        "learning_accuracy",
+        matrix.learning_accuracy,
+        _MATRIX,
+        "LA",
+        "1/T * sum_i R[i, i]",
+        "Riemer et al. 2019 (MER)",
+        (0.0, 1.0),
+        higher_is_better=True,
+    ),
+    Metric(
+        "intransigence",
+        matrix.intransigence,
+        ("R", "reference"),
+        "Intransigence",
+        "a*_T - R[T, T]",
+        "Chaudhry et al. 2018 (RWalk)",
+        (-1.0, 1.0),
+        higher_is_better=False,
+    ),
+    Metric(
+        "average_anytime_accuracy",
+        anytime.average_anytime_accuracy,
+        _CURVE,
+        "AAA",
+        "1/N * sum_n (mean_{j seen at n} curve[n, j])",
+        "Caccia et al. 2022 (ER-ACE)",
+        (0.0, 1.0),
+        higher_is_better=True,
+    ),
+    Metric(
+        "min_accuracy",
+        anytime.min_accuracy,
+        _CURVE,
+        "min-ACC",
+        "1/(k-1) * sum_{j<k} (min_{n after j ended} curve[n, j])",
+        "De Lange et al. 2023",
+        (0.0, 1.0),
+        higher_is_better=True,
+    ),
+    Metric(
+        "worst_case_accuracy",
+        anytime.worst_case_accuracy,
+        _CURVE,
+        "WC-ACC",
+        "1/k * curve[N, k] + (1 - 1/k) * min-ACC",
+        "De Lange et al. 2023",
+        (0.0, 1.0),
+        higher_is_better=True,
+    ),
+)
+
+METRICS: Mapping[str, Metric] = {metric.name: metric for metric in _ROWS}

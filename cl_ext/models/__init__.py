@@ -1,0 +1,15 @@
+"""Networks; `NetworkSpec` needs no torch, the rest is imported when first asked for."""
+
+from typing import Any
+
+from cl_ext.models.spec import NetworkSpec
+
+__all__ = ["Network", "NetworkSpec", "build_network"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("Network", "build_network"):
+        from cl_ext.models import networks
+
+        return getattr(networks, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,1 @@
+"""What several plugins are made of, one idea a file."""

@@ -1,0 +1,117 @@
+"""The columns of a leaderboard: a column is an entry of one table, from which every writer takes what it needs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from cl_ext.metrics import METRICS, Metric
+
+Detail = Literal["terminal", "report", "csv"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One measured column.
+
+    Attributes:
+        key: its name in the tidy frame (`cost_relative` is computed from it).
+        title: its head in a table, with no unit.
+        unit: the unit that its head shows; empty for none.
+        formula: its definition as plain text.
+        source: the paper or the record's field that it comes from.
+        format: a finite value as text, in the unit; the half width of an interval is formatted alike.
+        higher_is_better: the direction in which a method wins; None where nothing is marked as best.
+        interval: whether tables show the interval beside the mean.
+        detail: the smallest table that shows it; the CSV has every column.
+    """
+
+    key: str
+    title: str
+    unit: str
+    formula: str
+    source: str
+    format: Callable[[float], str]
+    higher_is_better: bool | None
+    interval: bool
+    detail: Detail
+
+    @property
+    def head(self) -> str:
+        """Title and unit."""
+        return f"{self.title} [{self.unit}]" if self.unit else self.title
+
+
+def percent(fraction: float) -> str:
+    """A fraction in per cent with two decimals and no negative zero."""
+    return f"{100 * fraction:z.2f}"
+
+
+def seconds(value: float) -> str:
+    """Seconds to three significant digits, with no exponent."""
+    return f"{value:.0f}" if value >= 100 else f"{value:#.3g}"
+
+
+def ratio(value: float) -> str:
+    """A ratio with two decimals."""
+    return f"{value:.2f}"
+
+
+def count(value: float) -> str:
+    """A whole number with thousands separated; a mean that is none keeps a decimal."""
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.1f}"
+
+
+def size(value: float) -> str:
+    """Bytes with a decimal prefix and three significant digits."""
+    for prefix, scale in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= scale:
+            return f"{value / scale:.3g} {prefix}B"
+    return f"{value:.3g} B"
+
+
+_TERMINAL = {"accuracy", "average_incremental_accuracy", "forgetting"}
+_TWINS = {"task_aware": "task-aware", "task_agnostic": "task-agnostic"}
+
+
+def _measure(metric: Metric, twin: str = "") -> Column:
+    """A metric's column; `twin` names the matrix it is computed on, none for the scenario's own."""
+    return Column(
+        key=f"{metric.name}_{twin}" if twin else metric.name,
+        title=f"{metric.title} ({_TWINS[twin]})" if twin else metric.title,
+        unit="%",
+        formula=metric.formula,
+        source=metric.source,
+        format=percent,
+        higher_is_better=metric.higher_is_better,
+        interval=True,
+        detail="csv" if twin else "terminal" if metric.name in _TERMINAL else "report",
+    )
+
+
+def _cost(
+    key: str, title: str, unit: str, formula: str, form: Callable[[float], str], detail: Detail = "csv"
+) -> Column:
+    """A cost's column: its mean, nothing marked as best, because the cheapest method is the one that does least."""
+    return Column(key, title, unit, formula, "record: costs", form, None, interval=False, detail=detail)
+
+
+COLUMNS: tuple[Column, ...] = (
+    *(_measure(metric) for metric in METRICS.values()),
+    _cost("cost_relative", "Cost", "x naive", "train_cpu_seconds / mean train_cpu_seconds of naive", ratio, "terminal"),
+    _cost("cpu_seconds", "CPU time", "s", "CPU seconds of the whole cell", seconds, "report"),
+    _cost("extra_bytes", "Extra memory", "", "bytes the method keeps beside the network", size, "terminal"),
+    _cost("parameters", "Parameters", "", "parameters of the network at the end", count, "report"),
+    _cost("steps", "Steps", "", "optimizer steps", count, "report"),
+    _cost("train_cpu_seconds", "Training CPU time", "s", "CPU seconds in training", seconds),
+    _cost("seconds", "Wall time", "s", "wall seconds of the whole cell", seconds),
+    _cost("seconds_per_step", "Time a step", "s", "CPU seconds a training step", seconds),
+    _cost("flops_per_step", "FLOPs a step", "", "floating-point operations a training step", count),
+    *(_measure(metric, twin) for metric in METRICS.values() for twin in _TWINS),
+)
+
+_ORDER: tuple[Detail, ...] = ("terminal", "report", "csv")
+
+
+def columns_for(detail: Detail) -> list[Column]:
+    """The columns that a table of this detail may show, in order."""
+    return [column for column in COLUMNS if _ORDER.index(column.detail) <= _ORDER.index(detail)]

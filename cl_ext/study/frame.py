@@ -1,0 +1,158 @@
+"""From a store to one tidy frame: a row a cell. Reads records only; needs neither torch nor Avalanche."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from cl_ext.methods import METHODS
+from cl_ext.metrics import METRICS
+from cl_ext.study.cellspec import CellSpec
+from cl_ext.study.store import FINISHED, Store
+
+import numpy as np
+import pandas as pd
+
+MATRICES = ("task_aware", "task_agnostic")
+_COSTS = (
+    "parameters", "extra_bytes", "steps", "seconds", "cpu_seconds", "train_seconds", "train_cpu_seconds",
+    "seconds_per_step", "flops_per_step", "peak_memory_bytes",
+)  # fmt: skip
+_REFERENCE = "joint_incremental"
+
+
+def load_records(*roots: Path | str, study: str | None = None) -> list[dict[str, Any]]:
+    """All records of one or several stores, each merged with its cell's description; stale ones are left out.
+
+    Args:
+        roots: Stores.
+        study: Only the cells that this study asks for.
+
+    Returns:
+        A dictionary a cell: the record's keys and `study`, `stream` (a label), `scenario`, `method`, `seed`,
+        `hyperparameters`, `spec`. A cell that several studies share appears once for each.
+    """
+    merged: dict[tuple[str, str], dict[str, Any]] = {}
+    for root in roots:
+        store = Store(root)
+        studies = store.studies()
+        for run_id in store.run_ids():
+            record, spec = store.record(run_id), store.spec(run_id)
+            if record is None or spec is None or is_stale(spec):
+                continue
+            for name, label in _owners(run_id, studies, study, spec):
+                known = merged.get((name, run_id))
+                if known is None or (known["status"] != FINISHED and record["status"] == FINISHED):
+                    merged[name, run_id] = _merge(record, spec, name, label)
+    return list(merged.values())
+
+
+def is_stale(spec: CellSpec) -> bool:
+    """Whether a record's method has moved on: its row has another revision than the record."""
+    return spec.method in METHODS.own_names and METHODS[spec.method].revision != spec.revision
+
+
+def _owners(
+    run_id: str, studies: Mapping[str, Mapping[str, Any]], wanted: str | None, spec: CellSpec
+) -> Iterator[tuple[str, str]]:
+    owners = [(name, str(content["stream"])) for name, content in studies.items() if run_id in content["cells"]]
+    if not owners:
+        owners = [("", f"{spec.stream['name']} {spec.stream['dataset']}")]
+    for name, label in owners:
+        if wanted is None or name == wanted:
+            yield name, label
+
+
+def _merge(record: Mapping[str, Any], spec: CellSpec, study: str, label: str) -> dict[str, Any]:
+    return dict(record) | {
+        "study": study,
+        "stream": label,
+        "scenario": spec.scenario,
+        "method": spec.method,
+        "seed": spec.seed,
+        "hyperparameters": dict(spec.hyperparameters),
+        "spec": spec,
+    }
+
+
+def collect(*roots: Path | str, study: str | None = None) -> pd.DataFrame:
+    """One tidy frame of one or several stores: a row a cell, accuracies as fractions, undefined values NaN.
+
+    The scenario's own criterion gives `accuracy` and its fellows: task-aware in task-incremental streams, else
+    task-agnostic. Each has its `_task_aware` and `_task_agnostic` twin. Intransigence is against `joint_incremental` of
+    the same study, scenario and seed.
+
+    Args:
+        roots: Stores.
+        study: Only the cells that this study asks for.
+
+    Returns:
+        The frame; a failed cell has its status and error, and NaN for all that it did not reach.
+    """
+    records = load_records(*roots, study=study)
+    references = {
+        (record["study"], record["scenario"], record["seed"], *_conditions(record["spec"])): record
+        for record in records
+        if record["method"] == _REFERENCE and record["status"] == FINISHED
+    }
+    rows = [
+        _row(
+            record, references.get((record["study"], record["scenario"], record["seed"], *_conditions(record["spec"])))
+        )
+        for record in records
+    ]
+    frame = pd.DataFrame(rows)
+    return frame if frame.empty else frame.sort_values(["study", "scenario", "method", "seed"], ignore_index=True)
+
+
+def _conditions(spec: CellSpec) -> tuple[str, ...]:
+    return str(spec.stream), str(spec.network), str(spec.budget)
+
+
+def matrix(record: Mapping[str, Any], which: str) -> np.ndarray | None:
+    """A record's accuracy matrix `(T + 1, T)`, NaN where undefined; None where the cell did not finish."""
+    matrices = record.get("matrix")
+    return None if matrices is None else np.array(matrices[which], dtype=float)
+
+
+def _row(record: Mapping[str, Any], reference: Mapping[str, Any] | None) -> dict[str, Any]:
+    error = record.get("error")
+    spec: CellSpec = record["spec"]
+    row: dict[str, Any] = {
+        "study": record["study"],
+        "stream": record["stream"],
+        "scenario": record["scenario"],
+        "method": record["method"],
+        "seed": record["seed"],
+        "run_id": record["run_id"],
+        "status": record["status"],
+        "error": f"{error['type']}: {error['message']}" if error else None,
+        "class_order": spec.stream.get("class_order"),
+    }
+    own = "task_aware" if record["scenario"] == "task" else "task_agnostic"
+    for which in MATRICES:
+        values = _measures(
+            matrix(record, which), None if reference is None else matrix(reference, which), record, which
+        )
+        row |= {f"{name}_{which}": value for name, value in values.items()}
+        if which == own:
+            row |= values
+    costs = record.get("costs", {})
+    row |= {name: np.nan if costs.get(name) is None else costs[name] for name in _COSTS}
+    row |= {f"hp.{name}": value for name, value in record["hyperparameters"].items()}
+    return row
+
+
+def _measures(
+    R: np.ndarray | None, reference: np.ndarray | None, record: Mapping[str, Any], which: str
+) -> dict[str, float]:
+    inputs: dict[str, Any] = {"R": R, "reference": None if reference is None else np.diagonal(reference[1:])}
+    points = record.get("curves", {}).get("accuracy") or None
+    if points is not None:
+        inputs["curve"] = np.array([point[which] for point in points], dtype=float)
+        inputs["experience"] = np.array([point["experience"] for point in points])
+    return {
+        name: metric.function(*(inputs[key] for key in metric.inputs))
+        if all(inputs.get(key) is not None for key in metric.inputs)
+        else np.nan
+        for name, metric in METRICS.items()
+    }

@@ -1,0 +1,166 @@
+"""Small streams, networks and runs that the plugin tests share.
+
+Run as a module it is the fresh process of the resume test.
+"""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cl_ext  # noqa: F401
+from cl_ext.nn.passes import preserved_random_state
+from cl_ext.plugins import RWalkPlugin, SCPPlugin
+
+import torch
+from avalanche.benchmarks import nc_benchmark
+from avalanche.benchmarks.scenarios.supervised import class_incremental_benchmark
+from avalanche.benchmarks.utils import as_classification_dataset
+from avalanche.models import IncrementalClassifier, MultiHeadClassifier, MultiTaskModule
+from avalanche.training import Naive
+from avalanche.training.plugins import EvaluationPlugin
+from torch import Tensor, nn
+from torch.utils.data import Dataset, TensorDataset
+
+FEATURES, CLASSES, EXPERIENCES = 6, 8, 4
+
+
+@dataclass(frozen=True)
+class Case:
+    """A plugin under the contracts: how it is made, from a strength and its own options, and a strength that bites."""
+
+    name: str
+    make: Callable[..., Any]
+    strength: float
+    options: dict[str, Any]
+
+    def __call__(self, strength: float | None = None) -> Any:
+        return self.make(self.strength if strength is None else strength, **self.options)
+
+
+CASES = [
+    Case("rwalk", RWalkPlugin, 5.0, {"delta_t": 3}),
+    Case("rwalk-batch", RWalkPlugin, 5.0, {"delta_t": 3, "fisher": "batch"}),
+    Case("scp", SCPPlugin, 2.0, {}),
+    Case("scp-sliced", SCPPlugin, 2.0, {"mode": "sliced", "slices": 20}),
+    Case("scp-minibatch", SCPPlugin, 2.0, {"mode": "minibatch", "init": "first"}),
+]
+
+
+def labelled(x: Tensor, y: Tensor) -> Dataset[Any]:
+    """Returns a dataset of (x, y) with the `targets` that Avalanche asks for."""
+    dataset = TensorDataset(x, y)
+    dataset.targets = y.tolist()
+    return dataset
+
+
+def blobs(per_class: int, seed: int) -> Dataset[Any]:
+    """Returns Gaussian blobs, one a class, in class order."""
+    generator = torch.Generator().manual_seed(seed)
+    centres = torch.randn(CLASSES, FEATURES, generator=torch.Generator().manual_seed(99)) * 2
+    y = torch.arange(CLASSES).repeat_interleave(per_class)
+    return labelled(centres[y] + torch.randn(len(y), FEATURES, generator=generator), y)
+
+
+def benchmark(kind: str = "nc", per_class: int = 10) -> Any:
+    """Returns a stream: "nc" without and "nc-tasks" with task labels, or the new-style "ci" whose samples have none."""
+    train, test = blobs(per_class, 1), blobs(4, 2)
+    if kind == "ci":
+        datasets = {"train": as_classification_dataset(train), "test": as_classification_dataset(test)}
+        return class_incremental_benchmark(datasets, num_experiences=EXPERIENCES, class_order=list(range(CLASSES)))
+    return nc_benchmark(train, test, EXPERIENCES, task_labels=kind == "nc-tasks", shuffle=False)
+
+
+def mlp() -> nn.Module:
+    return nn.Sequential(nn.Linear(FEATURES, 16), nn.ReLU(inplace=True), nn.Linear(16, CLASSES))
+
+
+def normed() -> nn.Module:
+    """Batch norm and dropout."""
+    layers = nn.Linear(FEATURES, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.3), nn.Linear(16, CLASSES)
+    return nn.Sequential(*layers)
+
+
+class Growing(nn.Module):
+    """A head that grows with the classes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk = nn.Sequential(nn.Linear(FEATURES, 16), nn.ReLU())
+        self.head = IncrementalClassifier(16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.trunk(x))
+
+
+class MultiHead(MultiTaskModule):
+    """A head a task."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk = nn.Sequential(nn.Linear(FEATURES, 16), nn.ReLU())
+        self.heads = MultiHeadClassifier(16)
+
+    def forward(self, x: Tensor, task_labels: Tensor) -> Tensor:
+        return self.heads(self.trunk(x), task_labels)
+
+
+class QuietNaive(Naive):
+    """Naive whose evaluation leaves the random state alone, as the project's recorder does."""
+
+    def eval(self, exp_list: Any, **kwargs: Any) -> Any:
+        with preserved_random_state():
+            return super().eval(exp_list, **kwargs)
+
+
+def strategy(model: nn.Module, plugins: list[Any], **options: Any) -> Naive:
+    """Returns Naive with momentum SGD on two epochs of batches of 7."""
+    arguments = {"train_mb_size": 7, "train_epochs": 2, "eval_mb_size": 64, "criterion": nn.CrossEntropyLoss()}
+    arguments |= {"optimizer": torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)}
+    arguments |= {"evaluator": EvaluationPlugin()} | options
+    return QuietNaive(model=model, plugins=plugins, **arguments)
+
+
+def train(runner: Naive, stream: Any, first: int = 0, after: Callable[[], None] = lambda: None) -> None:
+    """Trains on each experience from a seed of its own, so that a run can be cut in two."""
+    for number, experience in enumerate(stream):
+        if number >= first:
+            torch.manual_seed(number)
+            runner.train(experience, eval_streams=[[experience]])
+            after()
+
+
+def run(plugins: list[Any], network: Callable[[], nn.Module] = mlp, kind: str = "nc", **options: Any) -> Naive:
+    """Returns a strategy trained on the whole stream."""
+    torch.manual_seed(0)
+    runner = strategy(network(), plugins, **options)
+    train(runner, benchmark(kind).train_stream)
+    return runner
+
+
+def weights(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def resume(folder: Path) -> None:
+    """Goes on from what the test saved after two experiences of four, and saves the weights."""
+    torch.set_num_threads(1)
+    for case in CASES:
+        state = torch.load(folder / f"{case.name}.pt", weights_only=True)
+        model, plugin = mlp(), case()
+        runner = strategy(model, [plugin])
+        runner.make_optimizer(reset_optimizer_state=True)  # Avalanche's first call would wipe a loaded state
+        model.load_state_dict(state["model"])
+        runner.optimizer.load_state_dict(state["optimizer"])
+        plugin.load_state_dict(state["plugin"])
+        train(runner, benchmark().train_stream, first=2)
+        torch.save(weights(model), folder / f"{case.name}.resumed.pt")
+
+
+if __name__ == "__main__":
+    resume(Path(sys.argv[1]))

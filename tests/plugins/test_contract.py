@@ -1,0 +1,298 @@
+"""The eight contracts of docs/architecture.md's plugins, over every case of `common.CASES`."""
+
+import io
+import json
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+from cl_ext.plugins import RWalkPlugin, SCPPlugin
+
+import pytest
+import torch
+from avalanche.core import SupervisedPlugin
+from avalanche.logging import TextLogger
+from avalanche.training.plugins import EvaluationPlugin, LRSchedulerPlugin, ReplayPlugin
+from torch import nn
+
+from tests.plugins import common
+from tests.plugins.common import CASES, Case
+
+pytestmark = pytest.mark.filterwarnings("ignore:No loggers specified")
+each = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Any:
+    """Bit equality is asked for: one thread, as in the fresh process."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@each
+def test_it_is_not_a_no_op(case: Case) -> None:
+    plugin = case()
+    ours = common.run([plugin])
+    naive = common.run([])
+    assert not common.same(common.weights(ours.model), common.weights(naive.model))
+    assert plugin.importances.keys() == plugin.anchors.keys() == dict(ours.model.named_parameters()).keys()
+    for name, parameter in ours.model.named_parameters():
+        assert plugin.importances[name].shape == parameter.shape
+        assert bool((plugin.importances[name] >= 0).all())
+        assert torch.equal(plugin.anchors[name], parameter)
+    assert max(float(o.max()) for o in plugin.importances.values()) > 0
+
+
+@each
+@pytest.mark.parametrize("network", [common.mlp, common.normed, common.Growing])
+def test_strength_zero_is_naive_bit_for_bit(case: Case, network: Any) -> None:
+    ours = common.run([case(0.0)], network)
+    state = torch.get_rng_state()
+    naive = common.run([], network)
+    assert common.same(common.weights(ours.model), common.weights(naive.model))
+    assert torch.equal(state, torch.get_rng_state())
+
+
+@each
+@pytest.mark.parametrize("network", [common.mlp, common.normed])
+@pytest.mark.parametrize("peval_mode", ["epoch", "iteration"])
+def test_evaluation_changes_nothing(case: Case, network: Any, peval_mode: str) -> None:
+    plain = common.run([case()], network)
+    evaluated = common.run([case()], network, eval_every=1, peval_mode=peval_mode)
+    assert common.same(common.weights(plain.model), common.weights(evaluated.model))
+
+
+@each
+def test_evaluation_leaves_modes_and_random_state(case: Case) -> None:
+    runner = common.run([case()], common.normed)
+    runner.model[1].eval()
+    runner.model[3].train()
+    flags = [module.training for module in runner.model.modules()]
+    before, state = common.weights(runner.model), torch.get_rng_state()
+    runner.eval(common.benchmark().test_stream)
+    assert flags == [module.training for module in runner.model.modules()]
+    assert common.same(before, common.weights(runner.model))
+    assert torch.equal(state, torch.get_rng_state())
+
+
+class _FrozenNorm(SupervisedPlugin):
+    """A user's plugin that keeps batch norm in eval mode, and looks whether anyone changed that."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flags: list[list[bool]] = []
+
+    def before_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
+        strategy.model[1].eval()
+
+    def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        self.flags.append([module.training for module in strategy.model.modules()])
+
+
+@each
+def test_importance_pass_restores_every_flag(case: Case) -> None:
+    frozen = _FrozenNorm()
+    common.run([case(), frozen], common.normed)
+    assert frozen.flags == [[True, True, False, True, True, True]] * common.EXPERIENCES
+
+
+def test_resumed_in_a_fresh_process_it_goes_on_bit_equal(tmp_path: Path) -> None:
+    for case in CASES:
+        torch.manual_seed(0)
+        plugin = case()
+        runner = common.strategy(common.mlp(), [plugin])
+        stream = common.benchmark().train_stream
+        common.train(runner, stream[:2])
+        state = {"model": runner.model.state_dict(), "optimizer": runner.optimizer.state_dict()}
+        torch.save(state | {"plugin": plugin.state_dict()}, tmp_path / f"{case.name}.pt")
+        json.dumps(plugin.state_dict(), default=lambda value: value.tolist())  # tensors and JSON values, nothing else
+    command = [sys.executable, "-m", "tests.plugins.common", str(tmp_path)]
+    subprocess.run(command, check=True, cwd=Path(__file__).parents[2], capture_output=True, timeout=120)
+    for case in CASES:
+        whole = common.weights(common.run([case()]).model)
+        assert common.same(whole, torch.load(tmp_path / f"{case.name}.resumed.pt")), case.name
+
+
+@each
+def test_state_of_another_plugin_is_refused(case: Case) -> None:
+    with pytest.raises(ValueError, match="cannot load the state of 'Other'"):
+        case().load_state_dict({"plugin": "Other"})
+
+
+@each
+def test_same_seed_same_weights(case: Case) -> None:
+    first, second = common.run([case()], common.normed), common.run([case()], common.normed)
+    assert common.same(common.weights(first.model), common.weights(second.model))
+
+
+@each
+@pytest.mark.parametrize(
+    ("network", "kind"),
+    [
+        (common.mlp, "nc-tasks"),
+        (common.mlp, "ci"),
+        (common.normed, "nc-tasks"),
+        (common.normed, "ci"),
+        (common.Growing, "nc"),
+        (common.Growing, "ci"),
+        (common.MultiHead, "nc-tasks"),
+    ],
+)
+def test_streams_and_heads(case: Case, network: Any, kind: str) -> None:
+    plugin = case()
+    runner = common.run([plugin], network, kind)
+    for name, parameter in runner.model.named_parameters():
+        assert plugin.importances[name].shape == parameter.shape
+        assert bool(torch.isfinite(parameter).all())
+    assert not common.same(common.weights(runner.model), common.weights(common.run([], network, kind).model))
+
+
+@each
+@pytest.mark.parametrize("network", [common.Growing, common.MultiHead])
+def test_heads_that_evaluation_creates_early(case: Case, network: Any) -> None:
+    torch.manual_seed(0)
+    stream = common.benchmark("nc-tasks")
+    runner = common.strategy(network(), [case()])
+    common.train(runner, stream.train_stream, after=lambda: runner.eval(stream.test_stream))
+    assert all(bool(torch.isfinite(p).all()) for p in runner.model.parameters())
+
+
+@each
+def test_heads_can_be_left_out(case: Case) -> None:
+    plugin = case.make(case.strength, **case.options, heads="exclude")
+    common.run([plugin], common.Growing)
+    assert plugin.importances.keys() == {"trunk.0.weight", "trunk.0.bias"}
+
+
+@each
+@pytest.mark.parametrize(("per_class", "batch"), [(1, 2), (4, 7), (1, 1)])
+def test_small_experiences(case: Case, per_class: int, batch: int) -> None:
+    """One batch only, fewer iterations than any interval; a last batch of one; batches of one."""
+    torch.manual_seed(0)
+    runner = common.strategy(common.mlp(), [case()], train_mb_size=batch, train_epochs=1)
+    common.train(runner, common.benchmark(per_class=per_class).train_stream)
+    assert all(bool(torch.isfinite(p).all()) for p in runner.model.parameters())
+
+
+@each
+def test_an_experience_of_one_sample(case: Case) -> None:
+    torch.manual_seed(0)
+    y = torch.arange(4)
+    dataset = common.labelled(torch.randn(4, common.FEATURES), y)
+    stream = common.nc_benchmark(dataset, dataset, 4, task_labels=False, shuffle=False).train_stream
+    runner = common.strategy(common.mlp(), [case()], train_epochs=1)
+    common.train(runner, stream)
+    assert all(bool(torch.isfinite(p).all()) for p in runner.model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("make", "arguments", "error", "message"),
+    [
+        (RWalkPlugin, {"rwalk_lambda": -1.0}, ValueError, r"RWalkPlugin: rwalk_lambda must be in \[0, inf\), got -1.0"),
+        (RWalkPlugin, {"rwalk_lambda": float("nan")}, ValueError, "rwalk_lambda .* got nan"),
+        (RWalkPlugin, {"rwalk_lambda": "1"}, TypeError, "rwalk_lambda must be a number, got '1'"),
+        (RWalkPlugin, {"alpha": 1.5}, ValueError, r"alpha must be in \[0, 1\], got 1.5"),
+        (RWalkPlugin, {"delta_t": 0}, ValueError, "delta_t must be an integer >= 1, got 0"),
+        (RWalkPlugin, {"delta_t": 2.5}, TypeError, "delta_t must be an integer, got 2.5"),
+        (RWalkPlugin, {"epsilon": 0.0}, ValueError, r"epsilon must be in \(0, inf\), got 0.0"),
+        (RWalkPlugin, {"fisher": "exact"}, ValueError, "fisher must be one of 'per_sample', 'batch', got 'exact'"),
+        (RWalkPlugin, {"heads": "none"}, ValueError, "heads must be one of 'include', 'exclude'"),
+        (SCPPlugin, {"scp_lambda": float("inf")}, ValueError, r"SCPPlugin: scp_lambda must be in \[0, inf\), got inf"),
+        (SCPPlugin, {"scp_lambda": True}, TypeError, "scp_lambda must be a number, got True"),
+        (SCPPlugin, {"alpha": -0.1}, ValueError, r"alpha must be in \[0, 1\], got -0.1"),
+        (SCPPlugin, {"slices": 0}, ValueError, "slices must be an integer >= 1, got 0"),
+        (SCPPlugin, {"mode": "mean"}, ValueError, "mode must be one of 'exact', 'sliced', 'minibatch'"),
+        (SCPPlugin, {"init": 0}, ValueError, "init must be one of 'zero', 'first', got 0"),
+        (SCPPlugin, {"batch_size": 0}, ValueError, "batch_size must be an integer >= 1, got 0"),
+        (SCPPlugin, {"seed": -1}, ValueError, "seed must be an integer >= 0, got -1"),
+    ],
+)
+def test_bad_hyper_parameters(make: Any, arguments: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        make(**arguments)
+
+
+@each
+def test_a_model_without_trainable_parameters_is_refused(case: Case) -> None:
+    model = common.mlp()
+    runner = common.strategy(model, [case()])
+    model.requires_grad_(False)
+    with pytest.raises(ValueError, match="Sequential has no trainable parameters"):
+        runner.train(common.benchmark().train_stream[0])
+
+
+@each
+def test_frozen_layers_are_left_alone(case: Case) -> None:
+    model = common.mlp()
+    model[0].requires_grad_(False)
+    plugin = case()
+    common.train(common.strategy(model, [plugin]), common.benchmark().train_stream)
+    assert plugin.importances.keys() == {"2.weight", "2.bias"}
+
+
+@each
+def test_cost_and_quantities_are_reported(case: Case) -> None:
+    plugin, text = case(), io.StringIO()
+    assert plugin.extra_bytes() == 0
+    runner = common.run([plugin], evaluator=EvaluationPlugin(loggers=[TextLogger(text)]))
+    parameters = sum(p.numel() * 4 for p in runner.model.parameters())
+    assert 2 * parameters <= plugin.extra_bytes() <= 9 * parameters
+    metrics = runner.evaluator.get_all_metrics()
+    penalty = [metrics[f"{plugin.name}_Penalty/train_phase/train_stream/Exp{e:03d}"][1] for e in range(4)]
+    assert penalty[0] == [0.0, 0.0]
+    assert min(penalty[1] + penalty[2] + penalty[3]) > 0.0
+    expected = sum(float(o.sum()) for o in plugin.importances.values()) / (parameters / 4)
+    mean = metrics[f"{plugin.name}_MeanImportance/train_phase/train_stream/Exp003"][1]
+    assert mean == pytest.approx([expected])
+    assert f"{plugin.name}_Penalty/train_phase" in text.getvalue()
+
+
+@each
+def test_it_composes(case: Case) -> None:
+    model = common.mlp()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    schedule = LRSchedulerPlugin(torch.optim.lr_scheduler.StepLR(optimizer, 1))
+    runner = common.strategy(model, [ReplayPlugin(mem_size=8), schedule, case()], optimizer=optimizer)
+    common.train(runner, common.benchmark().train_stream)
+    assert all(bool(torch.isfinite(p).all()) for p in model.parameters())
+
+
+@each
+def test_an_unstable_strength_is_told(case: Case) -> None:
+    runner = common.strategy(common.mlp(), [case(1e9)], train_epochs=1)
+    stream = common.benchmark().train_stream
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        runner.train(stream[0])
+    with pytest.warns(UserWarning, match="SGD with learning rate 0.05 diverges on the penalty alone above strength"):
+        runner.train(stream[1])
+
+
+@each
+def test_network_and_plugin_can_be_copied_after_training(case: Case) -> None:
+    """No hook, generator or iterator is left behind."""
+    runner = common.run([case()])
+    assert not any(module._forward_hooks for module in runner.model.modules())
+    torch.save(runner.plugins[0], io.BytesIO())
+
+
+@pytest.mark.parametrize("make", [RWalkPlugin, SCPPlugin])
+def test_recurrent_networks(make: Any) -> None:
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn, self.head = nn.GRU(1, 8, batch_first=True), nn.Linear(8, common.CLASSES)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.rnn(x.unsqueeze(-1))[0][:, -1])
+
+    if make is SCPPlugin:
+        common.run([SCPPlugin()], Recurrent)
+        return
+    common.run([RWalkPlugin(fisher="batch")], Recurrent)
+    with pytest.raises(NotImplementedError, match='use the batch form, fisher="batch"'):
+        common.run([RWalkPlugin()], Recurrent)

@@ -1,0 +1,126 @@
+"""Figures: all of them from 30 methods, 5 seeds and 2 scenarios with every gap; and what draws them."""
+
+import copy
+import logging
+
+from cl_ext.report import figures
+from cl_ext.report.runs import boards
+from cl_ext.report.style import PANELS_A_PAGE, slug, small_multiples, wrapped
+from cl_ext.report.tradeoffs import pareto_frontier, spread
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.report import synthetic
+
+KINDS = ["matrix", "stream", "forgetting", "learning", "memory", "cost"]
+
+
+def names(paths):
+    return {path.name for path in paths}
+
+
+def expected(scenarios=("task", "class"), kinds=KINDS):
+    return {f"digits-{s}-{kind}.{end}" for s in scenarios for kind in kinds for end in ("pdf", "png")}
+
+
+def test_a_large_study(tmp_path):
+    records = synthetic.records()
+    before = {key: mpl.rcParams[key] for key in ("font.size", "pdf.fonttype", "axes.grid", "lines.linewidth")}
+    paths = figures(records, synthetic.frame(records), tmp_path)
+    assert names(paths) == expected()
+    for path in paths:
+        head = path.read_bytes()
+        assert head.startswith(b"%PDF" if path.suffix == ".pdf" else b"\x89PNG")
+        assert len(head) > 5000
+        # Type 3 fonts are what Type 42 is there to avoid; fonts are named in plain text.
+        assert b"/Subtype /Type3" not in head
+    assert "Left out" not in (tmp_path / "figures.md").read_text(encoding="utf-8")
+    assert {key: mpl.rcParams[key] for key in before} == before
+
+
+def test_one_seed_one_scenario_and_missing_data(tmp_path, caplog):
+    records = [
+        {**record, "curves": {"accuracy": []}}
+        for record in synthetic.records(seeds=1, names=["joint", "er"])
+        if record["scenario"] == "class"
+    ]
+    with caplog.at_level(logging.WARNING):
+        paths = figures(records, synthetic.frame(records), tmp_path)
+    # no curves, and no naive to relate costs to
+    assert names(paths) == expected(["class"], ["matrix", "stream", "forgetting", "memory"])
+    note = (tmp_path / "figures.md").read_text(encoding="utf-8")
+    assert "`digits-class-learning` is left out" in note
+    assert "digits-class-cost is left out" in caplog.text
+
+
+def test_only_failures_and_nothing_at_all(tmp_path):
+    records = [r for r in synthetic.records(names=["ogd"]) if r["scenario"] == "class"]
+    assert figures(records, synthetic.frame(records), tmp_path) == []
+    assert figures([], synthetic.frame(records), tmp_path) == []
+    assert figures([], synthetic.frame(records).iloc[:0], tmp_path) == []
+
+
+def test_one_experience(tmp_path):
+    records = copy.deepcopy(synthetic.records(seeds=2, names=["naive", "er"]))
+    for record in records:
+        record["curves"] = None
+        record["matrix"] = {"task_aware": [[0.1], [0.8]], "task_agnostic": [[0.1], [0.8]]}
+    paths = figures(records, synthetic.frame(records), tmp_path)
+    assert names(paths) == expected(kinds=["matrix", "stream", "memory", "cost"])
+
+
+def test_same_records_same_bytes(tmp_path):
+    records = [record for record in synthetic.records(seeds=2, names=["er"]) if record["scenario"] == "task"]
+    frame = synthetic.frame(records)
+    first, second = figures(records, frame, tmp_path / "a"), figures(records, frame, tmp_path / "b")
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+
+
+def test_the_scenario_picks_the_matrix():
+    records = copy.deepcopy(synthetic.records(seeds=1, names=["naive"]))
+    for record in records:
+        record["matrix"] = {"task_aware": [[0.5], [0.9]], "task_agnostic": [[0.1], [0.2]]}
+    found = {board.place[2]: board.runs[0].matrix[-1, 0] for board in boards(records, synthetic.frame(records))}
+    assert found == {"task": 0.9, "class": 0.2}
+
+
+def test_instants_line_up_whatever_their_number():
+    records = copy.deepcopy(synthetic.records(seeds=1, names=["er"]))[:1]
+    points = [
+        {"experience": e, "epoch": 1, "iteration": n} for e, n in [(2, 4), (1, 1), (1, 2), (2, 3), (2, 9), (2, 8)]
+    ]
+    records[0]["matrix"] = dict.fromkeys(("task_aware", "task_agnostic"), [[0.1] * 2] * 3)
+    records[0]["curves"] = {"accuracy": [{**p, "task_aware": [0.1 * p["iteration"], 0.0]} for p in points]}
+    board = boards(records, synthetic.frame(records))[0]
+    assert board.instants["time"].tolist() == [0.5, 1.0, 1.25, 1.5, 1.75, 2.0]
+    np.testing.assert_allclose(board.instants["value"], [0.1, 0.2, 0.15, 0.2, 0.4, 0.45])
+
+
+def test_more_methods_than_a_page_holds():
+    labels = [f"m{i}" for i in range(PANELS_A_PAGE + 3)]
+    pages = small_multiples(labels, lambda axis, label: axis.plot([0, 1]), "Title", "x", "y")
+    assert [len(page.axes) for page in pages] == [PANELS_A_PAGE, 3]
+    assert pages[1].get_suptitle() == "Title (2 of 2)"
+
+
+def test_pareto_frontier():
+    points = pd.DataFrame(
+        {"cost": [1, 2, 2, 3, 4, np.nan], "gain": [5.0, 4.0, 6.0, 6.0, 9.0, 99.0]}, index=list("abcdef")
+    )
+    assert list(pareto_frontier(points, "cost", "gain").index) == ["a", "c", "e"]
+
+
+@pytest.mark.parametrize("wanted", [[0.5] * 8, [0.0, 0.0, 0.99, 1.0, 1.0], [0.1, 0.5, 0.9], np.linspace(0, 1, 11)])
+def test_labels_are_spread(wanted):
+    places = spread(np.asarray(wanted, dtype=float), 0.1)
+    assert np.diff(places).min() > 0.1 - 1e-9
+    assert places.min() >= -1e-9
+    assert places.max() <= 1 + 1e-9
+
+
+def test_names():
+    assert slug("My study", "", "class", "matrix") == "my-study-class-matrix"
+    assert wrapped("a b\nc", 7) == "a b\nc"
