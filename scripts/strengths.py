@@ -20,6 +20,7 @@ from cl_ext.study.frame import matrix
 
 TUNING_SEED = 1000
 HELD_OUT = 0.2
+TOLERANCE = 0.005  # of the strengths that do about as well as the best, the largest: one that acts
 
 
 def searched(method: str) -> str | None:
@@ -81,7 +82,8 @@ def main() -> None:
             print(f"  # {method} {scenario}: {shown}")
             known = {value: accuracy for value, accuracy in accuracies.items() if accuracy is not None}
             if known:
-                best[scenario] = max(known, key=lambda value: (round(known[value], 3), -value))
+                close = max(known.values()) - TOLERANCE
+                best[scenario] = max(value for value, accuracy in known.items() if accuracy >= close)
         print(f"  {method}: {{{searched(method)}: {json.dumps(best)}}}")
 
 

@@ -11,7 +11,7 @@ from avalanche.models.packnet import PackNetModel, PackNetModule, WeightAndBiasP
 from torch import Tensor, nn
 
 
-class TaskHead(PackNetModule):  # type: ignore[misc]
+class TaskHead(PackNetModule):
     """A linear head whose rows belong to the tasks by their classes; it is neither pruned nor frozen as a whole.
 
     The paper has a classifier a task. Stock, the one classifier is packed like any layer: half of the rows of later
@@ -36,8 +36,8 @@ class TaskHead(PackNetModule):  # type: ignore[misc]
         pass
 
 
-def pack(network: nn.Module) -> PackNetModel:
-    """Makes a network whose trunk is packed and whose `classifier` is a `TaskHead`.
+def pack(network: Any) -> PackNetModel:
+    """Makes a network whose trunk is packed and whose `classifier`, a linear layer, is a `TaskHead`.
 
     Raises:
         ValueError: A module of the trunk has statistics or parameters that PackNet can't pack.
@@ -51,7 +51,7 @@ def packed_layers(model: nn.Module) -> list[WeightAndBiasPackNetModule]:
     return [module for module in model.modules() if isinstance(module, WeightAndBiasPackNetModule)]
 
 
-class FrozenEntries(SupervisedPlugin):  # type: ignore[misc]
+class FrozenEntries(SupervisedPlugin):
     """Puts what belongs to other tasks back after each step.
 
     Stock, gradients are masked before the optimizer adds its weight decay: frozen weights shrink at every step.
@@ -108,7 +108,7 @@ class _Range(nn.Module):
         return self.low + (self.high - self.low) * x
 
 
-class MendedVAE(MlpVAE):  # type: ignore[misc]
+class MendedVAE(MlpVAE):
     """Avalanche's VAE for samples of any shape and range.
 
     Stock, its decoder's outputs end in MNIST's normalisation, whatever the data, which flat samples can't pass; its

@@ -27,7 +27,7 @@ def evaluation_mode(network: nn.Module) -> Iterator[None]:
     with flags_kept(network):
         network.eval()
         # an instance attribute stands before the class's method
-        network.train = lambda mode=True: network  # type: ignore[assignment,method-assign,misc]
+        network.train = lambda mode=True: network  # type: ignore[method-assign]
         try:
             yield
         finally:

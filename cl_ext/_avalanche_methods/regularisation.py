@@ -12,7 +12,7 @@ from avalanche.training.plugins import LFLPlugin, LwFPlugin, MASPlugin, RWalkPlu
 from torch import Tensor, nn
 
 
-class MendedSI(SynapticIntelligencePlugin):  # type: ignore[misc]
+class MendedSI(SynapticIntelligencePlugin):
     """SI that keeps copies of the weights.
 
     Stock, `param.detach().cpu()` is a view of the live weights on the CPU: the path is 0, the importance is 0, and
@@ -33,13 +33,15 @@ def _copy(parameters: Iterable[Any]) -> None:
         parameter.data = parameter.data.clone()
 
 
-class MendedRWalk(RWalkPlugin):  # type: ignore[misc]
+class MendedRWalk(RWalkPlugin):
     """RWalk that trains in train mode, with experiences shorter than `delta_t` and with heads that come later.
 
     Stock, `model.eval()` at each iteration is never undone (no dropout, batch norm never updated); an experience of
-    fewer than `delta_t` iterations has only zero scores, which are divided by their maximum; and the score of a
-    parameter that comes with an experience is missing, because the tables are made before the network is adapted.
+    fewer than `delta_t` iterations has only zero scores, which are divided by their maximum; and a parameter that
+    comes with an experience is a KeyError, because the tables are made before the network is adapted.
     """
+
+    exp_scores: dict[str, Any] | None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -63,12 +65,14 @@ class MendedRWalk(RWalkPlugin):  # type: ignore[misc]
     def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         if not self._scored:
             self._update_score(strategy)
+        if self.exp_scores is not None:  # the mean of old and new, which for a new parameter is the new one
+            self.exp_scores = {**self.checkpoint_scores, **self.exp_scores}
         super().after_training_exp(strategy, *args, **kwargs)
         for penalty in (self.exp_penalties or {}).values():
             penalty.data = penalty.data.nan_to_num(nan=0.0)  # weights that never moved: 0 / 0
 
 
-class MendedMAS(MASPlugin):  # type: ignore[misc]
+class MendedMAS(MASPlugin):
     """MAS that takes its importances in evaluation mode and does not stop at a loss of exactly 0.
 
     Stock, the importance pass is a further epoch of batch norm updates with dropout on, and a loss of 0 raises
@@ -90,7 +94,7 @@ class MendedMAS(MASPlugin):  # type: ignore[misc]
         strategy.loss = strategy.loss - 1.0
 
 
-class _SharedHeadDistillation(LearningWithoutForgetting):  # type: ignore[misc]
+class _SharedHeadDistillation(LearningWithoutForgetting):
     """Distils the classes of every past task through the one head that the tasks share."""
 
     def _lwf_penalty(self, out: Tensor, x: Tensor, curr_model: nn.Module) -> Any:
@@ -101,7 +105,7 @@ class _SharedHeadDistillation(LearningWithoutForgetting):  # type: ignore[misc]
         return sum(self._distillation_loss(out, before, units) for units in self.prev_classes_by_task.values())
 
 
-class MendedLwF(LwFPlugin):  # type: ignore[misc]
+class MendedLwF(LwFPlugin):
     """LwF whose teacher rests and teaches all past tasks.
 
     Stock, the teacher stays in train mode, so that its batch norm goes on learning on the new task (and its dropout
@@ -117,7 +121,7 @@ class MendedLwF(LwFPlugin):  # type: ignore[misc]
         self.lwf.prev_model.eval().requires_grad_(False)
 
 
-class MendedLFL(LFLPlugin):  # type: ignore[misc]
+class MendedLFL(LFLPlugin):
     """LFL that goes on in train mode; stock, `model.eval()` at each step is never undone."""
 
     def compute_features(self, model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:

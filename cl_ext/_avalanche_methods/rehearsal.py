@@ -1,6 +1,7 @@
 """Mends of the methods that keep samples: A-GEM, MIR, GSS, BiC, ER-ACE, iCaRL."""
 
 import inspect
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,19 +19,21 @@ from torch.utils.data import DataLoader
 Criterion = Callable[[Tensor, Tensor], Tensor]
 
 
-class MendedAGEM(AGEMPlugin):  # type: ignore[misc]
+class MendedAGEM(AGEMPlugin):
     """A-GEM that takes at least one sample of each experience.
 
     Stock, a part of the batch is `sample_size // experiences`, which is 0, and an error, from the experience on at
     which there are more of them than samples.
     """
 
+    sample_size: int
+
     def update_memory(self, dataset: Any, num_workers: int = 0, **kwargs: Any) -> None:
         self.sample_size = max(self.sample_size, len(self.buffers) + 1)
         super().update_memory(dataset, num_workers=num_workers, **kwargs)
 
 
-class MendedMIR(MIRPlugin):  # type: ignore[misc]
+class MendedMIR(MIRPlugin):
     """MIR that draws its candidates from the whole memory.
 
     Stock, the classes of the last mini-batch are left out until the next experience ends: on class-incremental
@@ -44,11 +47,12 @@ class MendedMIR(MIRPlugin):  # type: ignore[misc]
             self.replay_loader = cycle(DataLoader(memory, batch_size=self.subsample, shuffle=True))
 
 
-class MendedGSS(GSS_greedyPlugin):  # type: ignore[misc]
+class MendedGSS(GSS_greedyPlugin):
     """GSS that steps along the gradient of its loss and replays only what it stored.
 
     Stock, the gradients by which samples are scored stay in `p.grad` and are added to the step's own (a full memory
-    doubles the step), and slots that are still empty are replayed as black images of class 0.
+    doubles the step); slots that are still empty are replayed as black images of class 0; and a memory with fewer
+    samples than the step is an error.
 
     Args:
         mem_size: Samples in all.
@@ -73,12 +77,17 @@ class MendedGSS(GSS_greedyPlugin):  # type: ignore[misc]
             batch_size_mem=self.mem_batch_size, num_workers=num_workers, shuffle=shuffle,
         )  # fmt: skip
 
+    def get_rand_mem_grads(self, strategy: Any, grad_dims: list[int], gss_batch_size: int) -> Tensor:
+        filled = min(gss_batch_size, self.ext_mem_list_current_index)
+        gradients: Tensor = super().get_rand_mem_grads(strategy, grad_dims, filled)
+        return gradients
+
     def after_forward(self, strategy: Any, **kwargs: Any) -> None:
         super().after_forward(strategy, **kwargs)
         strategy.optimizer.zero_grad()
 
 
-class MendedBiC(BiCPlugin):  # type: ignore[misc]
+class MendedBiC(BiCPlugin):
     """BiC that runs, distils over classes and gives the experience's data back.
 
     Stock, it asks for `MultiStepLR(verbose=...)`, which PyTorch has dropped; its soft targets are normalised over the
@@ -93,6 +102,13 @@ class MendedBiC(BiCPlugin):  # type: ignore[misc]
 
     def before_train_dataset_adaptation(self, strategy: Any, **kwargs: Any) -> None:
         self._whole = strategy.experience.dataset
+        counts = Counter(int(label) for label in self._whole.targets)
+        aside = max(self.get_group_lengths(len(self.seen_classes | counts.keys())))
+        if min(counts.values()) <= aside:
+            raise ValueError(
+                f"bic sets {aside} samples of each class aside to correct its bias, and an experience has a class of "
+                f"{min(counts.values())}: use a smaller mem_size"
+            )
         super().before_train_dataset_adaptation(strategy, **kwargs)
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
@@ -138,8 +154,12 @@ class MendedACE:
         return (self._criterion(out_buffer, target_buffer) + incoming) / 2
 
 
-class RestingTeacher(SupervisedPlugin):  # type: ignore[misc]
-    """Puts iCaRL's teacher in evaluation mode; stock, its batch norm goes on learning on the new classes."""
+class RestingTeacher(SupervisedPlugin):
+    """Gives iCaRL a teacher in evaluation mode and of the network's size.
+
+    Stock, the teacher's batch norm goes on learning on the new classes, and a head that has grown does not fit into the
+    first teacher, which is kept.
+    """
 
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         teacher: nn.Module | None = strategy._criterion.old_model
@@ -147,6 +167,9 @@ class RestingTeacher(SupervisedPlugin):  # type: ignore[misc]
             teacher.eval()
             # this flag alone chooses the classifier: the trained one, not the nearest class mean
             teacher.training = True
+
+    def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        strategy._criterion.old_model = None  # the loss, which comes later, copies the network afresh
 
 
 def name_class_order(benchmark: Any, classes_per_experience: Sequence[Sequence[int]]) -> None:

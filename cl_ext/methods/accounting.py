@@ -51,5 +51,7 @@ def held_bytes(holders: Iterable[Any], without: nn.Module) -> int:
 
 
 def sample_bytes(dataset: Any) -> int:
-    """Bytes of one sample of a data set as it is trained on: the image and its label."""
-    return sum(part.nbytes if isinstance(part, Tensor) else 8 for part in dataset[0][:2])
+    """Bytes of one sample as it is trained on: the image, its label, and what a method stores with it (logits)."""
+    image, label, *others = dataset[0]
+    stored = others[1:]  # the task label stands before them
+    return sum(part.nbytes if isinstance(part, Tensor) else 8 for part in (image, label, *stored))

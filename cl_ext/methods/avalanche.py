@@ -9,6 +9,7 @@ from cl_ext.methods.context import Built, Context
 from avalanche.training.plugins import CWRStarPlugin, EWCPlugin
 from avalanche.training.supervised import Naive
 
+
 def need_full_head(context: Context, method: str, why: str) -> None:
     """Raises one sentence where the study's head grows and the method can't follow it."""
     if context.network.head == "growing":

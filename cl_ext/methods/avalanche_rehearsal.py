@@ -14,6 +14,7 @@ from cl_ext._avalanche_methods.rehearsal import (
     exemplar_logits,
     name_class_order,
 )
+from cl_ext._avalanche_quiet import QuietEvaluation
 from cl_ext.methods.accounting import held_bytes
 from cl_ext.methods.avalanche import need_full_head
 from cl_ext.methods.context import Built, Context
@@ -95,9 +96,9 @@ def mir(context: Context, mem_size: int, mem_batch_size: int, subsample: int) ->
 def gss(context: Context, mem_size: int, mem_batch_size: int, mem_strength: int) -> Built:
     """Gradient-based sample selection, greedy."""
     step = context.budget.batch_size + mem_batch_size
-    if mem_size < step:
+    if mem_size <= step:
         raise ValueError(
-            f"gss compares a step's samples with as many of its memory: mem_size is {mem_size} and a step sees {step}"
+            f"gss draws as many samples of its memory as a step sees: mem_size is {mem_size} and a step sees {step}"
         )
     plugin = MendedGSS(mem_size, mem_strength, context.input_shape, mem_batch_size)
     return context.built(Naive(**context.arguments(context.model(), plugin)), plugin)
@@ -147,7 +148,7 @@ def generative_replay(context: Context, latent: int, generator_lr: float) -> Bui
         model=vae.to(context.device),
         optimizer=torch.optim.Adam(vae.parameters(), lr=generator_lr, weight_decay=1e-4),
         criterion=VAE_loss, train_mb_size=context.budget.batch_size, train_epochs=context.budget.epochs,
-        eval_mb_size=512, device=context.device, evaluator=None,
+        eval_mb_size=512, device=context.device, evaluator=QuietEvaluation(),
         plugins=[GenerativeReplayPlugin(), BatchedLoading(seed=context.seed)],
     )  # fmt: skip
     replayer = GenerativeReplayPlugin(generator_strategy=generator)

@@ -1,17 +1,18 @@
 """What a row's `build` function works with, and what it gives back."""
 
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import cl_ext  # noqa: F401  (the torchvision guard, before avalanche)
 from cl_ext._avalanche_methods.common import silence_deprecations
+from cl_ext._avalanche_quiet import QuietEvaluation
 from cl_ext.methods.accounting import held_bytes
 from cl_ext.methods.budget import Budget
 from cl_ext.methods.criterion import ScenarioCrossEntropy
 from cl_ext.models import Network, NetworkSpec, build_network
 from cl_ext.streams import BatchedLoading
+from cl_ext.streams.seeding import random_state
 
 import torch
 from avalanche.models.utils import avalanche_forward
@@ -99,8 +100,8 @@ class Context:
         )
 
     def key(self, purpose: str) -> int:
-        """A 63-bit seed for one purpose of this cell."""
-        return ((self.seed & 0x7FFFFFFF) << 32) | zlib.crc32(purpose.encode())
+        """A seed for one purpose of this cell, below 2^31: PyTorch's CPU generator reads the low 32 bits only."""
+        return int(random_state(self.seed, purpose).randint(2**31))
 
     def generator(self, purpose: str) -> torch.Generator:
         """A generator of its own for one purpose, on the CPU."""
@@ -112,7 +113,7 @@ class Context:
         return [*before, *own, BatchedLoading(seed=self.seed), *after]
 
     def arguments(self, model: nn.Module, *own: Any, **changes: Any) -> dict[str, Any]:
-        """Keyword arguments of an Avalanche strategy: network, optimizer, loss, budget, plugins; no evaluator.
+        """Keyword arguments of an Avalanche strategy: network, optimizer, loss, budget, plugins, a silent evaluator.
 
         Args:
             model: The network.
@@ -127,7 +128,7 @@ class Context:
             "train_epochs": self.budget.epochs,
             "eval_mb_size": 512,
             "device": self.device,
-            "evaluator": None,
+            "evaluator": QuietEvaluation(),
             "plugins": self.plugins(*own),
         } | changes
 

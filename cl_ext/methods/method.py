@@ -7,10 +7,12 @@ the function that equips a strategy; it is imported where a cell runs.
 
 import difflib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
+
+from cl_ext.models.spec import HEADS, NETWORKS, NetworkSpec
 
 ENTRY_POINT_GROUP = "cl_ext.methods"
 SCENARIOS = ("task", "domain", "class")
@@ -93,6 +95,8 @@ class Method:
         mends: Faults of the host's implementation that we mend from outside; empty for a stock row.
         faults: Known faults that stay; footnotes of the leaderboard.
         limit: `(settings, reference)`: with these hyper-parameters the row equals the row `reference` bit for bit.
+        networks: The kinds of network that it can train.
+        heads: The kinds of head that it can train.
         reference: Whether it is a yardstick (fine-tuning, joint training), not a contender.
     """
 
@@ -108,7 +112,21 @@ class Method:
     mends: tuple[str, ...] = ()
     faults: tuple[str, ...] = ()
     limit: tuple[Mapping[str, Any], str] | None = None
+    networks: tuple[str, ...] = NETWORKS
+    heads: tuple[str, ...] = HEADS
     reference: bool = False
+
+    def problem(self, scenarios: Sequence[str], network: NetworkSpec) -> str | None:
+        """Why no cell of such a study can run this method, in one sentence; None where one can."""
+        if not set(self.scenarios) & set(scenarios):
+            asked = " or ".join(f"{s}-incremental" for s in scenarios)
+            able = " and ".join(f"{s}-incremental" for s in self.scenarios)
+            return f"{self.name} can't run in {asked} streams; it can in {able} ones"
+        if network.name not in self.networks:
+            return f"{self.name} can't train the network {network.name}; it can train {' and '.join(self.networks)}"
+        if network.head not in self.heads:
+            return f"{self.name} can't train a {network.head} head; it can train a {' and a '.join(self.heads)} one"
+        return None
 
     def resolve(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """All hyper-parameters: the given ones checked, the rest by default.
@@ -165,7 +183,9 @@ class MethodTable(Mapping[str, Method]):
             return self._rows[name]
         points = self._entry_points()
         if name not in points:
-            near = difflib.get_close_matches(name, [*self._rows, *points], n=1, cutoff=0.4)
+            known = [*self._rows, *points]
+            longer = [row for row in known if row.startswith(f"{name}_")]  # `ewc` means `ewc_avalanche`
+            near = longer or difflib.get_close_matches(name, known, n=1, cutoff=0.4)
             hint = f"did you mean {near[0]!r}? " if near else ""
             raise UnknownMethodError(f"{name!r} is no method; {hint}`cl-ext methods` lists them all")
         row = points[name].load()

@@ -18,8 +18,8 @@ _BATCH_FISHER = (
     "the Fisher is the square of the batch-mean gradient, about 1/B of the per-sample one: strengths are not "
     "comparable across batch sizes"
 )
-_SPLIT_BY_TASK = (
-    "in task-incremental streams a batch is split evenly over the task labels in it, so that each task has a small part"
+SPLIT_BY_TASK = (
+    "in task-incremental streams a batch is split evenly over the task labels in it: it needs a sample for each"
 )
 _ONE_BATCH_NORM = "passes over memory samples move the batch norm's statistics too"
 
@@ -30,7 +30,7 @@ AVALANCHE_ROWS = (
         source="avalanche",
         paper="EWC (Kirkpatrick et al. 2017)",
         build=f"{_REGULARISATION}:ewc",
-        hyperparameters={"ewc_lambda": strength(1000.0, 0, 9, "penalty strength, no 1/2")},
+        hyperparameters={"ewc_lambda": strength(100.0, 0, 9, "penalty strength, no 1/2")},
         stores="an importance and an anchor an experience",
         faults=(_BATCH_FISHER, "a step costs a penalty a past experience: 3.5 times naive at task 5"),
         limit=({"ewc_lambda": 0.0}, "naive"),
@@ -41,7 +41,7 @@ AVALANCHE_ROWS = (
         paper="online EWC (Schwarz et al. 2018, Progress & Compress)",
         build=f"{_REGULARISATION}:ewc_online",
         hyperparameters={
-            "ewc_lambda": strength(1000.0, 0, 9, "penalty strength, no 1/2"),
+            "ewc_lambda": strength(100.0, 0, 9, "penalty strength, no 1/2"),
             "decay_factor": HyperParameter(1.0, search=(0.5, 0.9, 1.0), low=0.0, high=1.0, note="of old importances"),
         },
         stores="an importance and an anchor",
@@ -57,7 +57,7 @@ AVALANCHE_ROWS = (
             "si_lambda": strength(100.0, -1, 6, "penalty strength, with a 1/2"),
             "eps": HyperParameter(1e-7, search=(1e-7, 1e-3, 0.1), low=1e-30, note="damping of the importances"),
         },
-        stores="an importance, an anchor and five more copies of the weights",
+        stores="an importance, an anchor and four more copies of the weights",
         mends=("weights are copied; stock they are views on the CPU, and SI equals fine-tuning bit for bit",),
         faults=(
             "importances are cut at 0.001 and may be negative",
@@ -100,7 +100,7 @@ AVALANCHE_ROWS = (
         mends=(
             "training stays in train mode; stock dropout and batch norm are off throughout",
             "an experience shorter than delta_t is scored at its end; stock the weights become NaN",
-            "parameters that come with an experience have a score",
+            "parameters that come with an experience are scored; stock they are an error",
         ),
         faults=(
             "the Fisher remembers about one batch: the newest has the weight 0.9",
@@ -198,13 +198,14 @@ AVALANCHE_ROWS = (
         stores="samples and the initial weights",
         faults=(
             "an epoch is a pass over the memory: far fewer steps than the others, and no cosine annealing or CutMix",
-            _SPLIT_BY_TASK,
+            SPLIT_BY_TASK,
         ),
     ),
     Method(
         "der_avalanche",
         source="avalanche",
         paper="DER (Buzzega et al. 2020)",
+        heads=("full",),
         build=f"{_REHEARSAL}:der",
         hyperparameters={
             "mem_size": _MEMORY,
@@ -221,6 +222,7 @@ AVALANCHE_ROWS = (
         "derpp_avalanche",
         source="avalanche",
         paper="DER++ (Buzzega et al. 2020)",
+        heads=("full",),
         build=f"{_REHEARSAL}:derpp",
         hyperparameters={
             "mem_size": _MEMORY,
@@ -282,6 +284,7 @@ AVALANCHE_ROWS = (
         mends=(
             "scoring leaves no gradient behind; stock it is added to the step's own",
             "only filled slots are replayed; stock empty ones are black images of class 0",
+            "a memory that holds less than a step is no error",
         ),
         faults=(
             "samples are scored again at every epoch: the method is made for one pass",
@@ -358,6 +361,8 @@ AVALANCHE_ROWS = (
         "pnn_avalanche",
         source="avalanche",
         paper="progressive networks (Rusu et al. 2016)",
+        networks=("mlp",),
+        heads=("full",),
         build=f"{_ARCHITECTURE}:pnn",
         scenarios=("task",),
         needs_task_label=True,
@@ -376,6 +381,8 @@ AVALANCHE_ROWS = (
         "packnet_avalanche",
         source="avalanche",
         paper="PackNet (Mallya & Lazebnik 2018)",
+        networks=("mlp", "cnn"),
+        heads=("full",),
         build=f"{_ARCHITECTURE}:packnet",
         scenarios=("task",),
         needs_task_label=True,

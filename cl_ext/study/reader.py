@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cl_ext.methods import METHODS, Budget, Method, UnknownMethodError
+from cl_ext.methods import METHODS, Budget, UnknownMethodError
 from cl_ext.models import NetworkSpec
 from cl_ext.streams.spec import StreamSpec
 from cl_ext.study.document import Document, Key, StudyError, dotted
@@ -20,18 +20,12 @@ _SCALARS = {"name": str, "dataset": str, "width": int, "experiences": int}
 _T = TypeVar("_T", StreamSpec, NetworkSpec, Budget)
 
 
-def method_problem(name: str, scenarios: Sequence[str]) -> str | None:
-    """Why a study of these scenarios can't name this method; None where it can."""
+def method_problem(name: str, scenarios: Sequence[str], network: NetworkSpec) -> str | None:
+    """Why a study can't name this method; None where it can."""
     try:
-        method: Method = METHODS[name]
+        return METHODS[name].problem(scenarios, network)
     except UnknownMethodError as error:
         return str(error)
-    if not set(method.scenarios) & set(scenarios):
-        return (
-            f"{name} can't run in {' or '.join(f'{s}-incremental' for s in scenarios)} streams; "
-            f"it can in {' and '.join(f'{s}-incremental' for s in method.scenarios)} ones"
-        )
-    return None
 
 
 def find_file(name: str, roots: Sequence[Path]) -> tuple[str, Path]:
@@ -85,18 +79,18 @@ class Reader:
             raise document.error(("study",), f"study is {name!r}; it takes letters, digits, '_', '-' and '.'")
         stream = self.stream()
         scenarios = self.scenarios(stream)
-        methods = self.methods(scenarios)
+        network = self.part(("network",), NetworkSpec)
         return {
             "name": name,
             "version": self.value(("version",), int, 1),
             "title": self.value(("title",), str, name),
             "stream": stream,
             "scenarios": scenarios,
-            "network": self.part(("network",), NetworkSpec),
+            "network": network,
             "budget": self.part(("budget",), Budget),
             "evaluation": self.evaluation(),
             "seeds": self.seeds(),
-            "methods": methods,
+            "methods": self.methods(scenarios, network),
             "values": self.values(),
             "tuning": self.tuning(),
             "files": self.files,
@@ -205,14 +199,14 @@ class Reader:
                 ("seeds",), f"seeds is {given!r}; it takes whole numbers: a list, or a range such as 0-4"
             ) from None
 
-    def methods(self, scenarios: Sequence[str]) -> tuple[str, ...]:
+    def methods(self, scenarios: Sequence[str], network: NetworkSpec) -> tuple[str, ...]:
         given = self.document.at(("methods",))
         if given == "all":
-            return tuple(name for name in METHODS if set(METHODS[name].scenarios) & set(scenarios))
+            return tuple(name for name in METHODS if METHODS[name].problem(scenarios, network) is None)
         if not isinstance(given, list) or not given or any(not isinstance(name, str) for name in given):
             raise self.document.error(("methods",), f"methods is {given!r}; it takes all, or a list of names")
         for index, name in enumerate(given):
-            problem = method_problem(name, scenarios)
+            problem = method_problem(name, scenarios, network)
             if problem:
                 raise self.document.error(("methods", index), problem)
         return tuple(dict.fromkeys(given))

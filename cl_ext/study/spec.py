@@ -73,7 +73,7 @@ class Study:
         study = self
         if methods is not None:
             for name in methods:
-                problem = method_problem(name, self.scenarios)
+                problem = method_problem(name, self.scenarios, self.network)
                 if problem:
                     raise StudyError(f"--methods: {problem}")
             study = dataclasses.replace(study, methods=tuple(dict.fromkeys(methods)))

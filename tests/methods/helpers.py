@@ -21,6 +21,8 @@ import torch
 from avalanche.training.supervised import Naive
 from torch import Tensor, nn
 
+torch.set_num_threads(1)  # tests run side by side
+
 CLASSES = 2  # in each experience
 SHAPE = (1, 8, 8)
 MLP = NetworkSpec("mlp", hidden=(12, 12))
@@ -86,13 +88,13 @@ def run(name: str, scenario: str, given: dict[str, Any] | None = None, watched: 
     """Runs a row on a tiny stream; watched with evaluation after each epoch and a count of FLOPs."""
     benchmark = kwargs.pop("benchmark", None) or tiny_stream(scenario)
     train = list(benchmark.train_stream)
-    recorder = Recorder("epoch" if watched else "experience", len(train))
+    recorder = Recorder("epoch" if watched else "experience")
     built = make(name, scenario, given, benchmark=benchmark, recorder=recorder, **kwargs)
     evaluator = Evaluator(benchmark, METHODS[name].needs_task_label, torch.device("cpu"))
     recorder.watch(evaluator, built)
     rows = [evaluator(built)] if watched else []
     for index, experience in enumerate(train):
-        recorder.count_flops = watched and index == len(train) - 1
+        recorder.begin_experience(index + 1, count_flops=watched and index == len(train) - 1)
         built.strategy.train(experience, eval_streams=[], reset_optimizer_state=False, num_workers=0)
         if watched:
             rows.append(evaluator(built))
@@ -146,9 +148,9 @@ class NormedNetwork(nn.Module):
 
 def fit(
     plugins: Sequence[Any], scenario: str = "class", network: nn.Module | None = None, experiences: int = 2,
-    budget: Budget = BUDGET, criterion: Any = None, benchmark: Any = None,
+    budget: Budget = BUDGET, criterion: Any = None, benchmark: Any = None, first: int = 0,
 ) -> Any:  # fmt: skip
-    """Trains a plain `Naive` with plugins on the first experiences of a tiny stream; returns the strategy."""
+    """Trains a plain `Naive` with plugins on experiences of a tiny stream; returns the strategy."""
     benchmark = benchmark or tiny_stream(scenario)
     classes = [sorted(e.classes_in_this_experience) for e in benchmark.train_stream]
     seed_all()
@@ -159,6 +161,6 @@ def fit(
         criterion=criterion or ScenarioCrossEntropy(classes if scenario == "task" else None),
         train_mb_size=budget.batch_size, train_epochs=budget.epochs, plugins=list(plugins), evaluator=None,
     )  # fmt: skip
-    for experience in list(benchmark.train_stream)[:experiences]:
+    for experience in list(benchmark.train_stream)[first:experiences]:
         strategy.train(experience, eval_streams=[])
     return strategy

@@ -2,9 +2,10 @@
 
 import math
 
-import pytest
 from cl_ext.methods import METHODS, Budget
 from cl_ext.models import NetworkSpec
+
+import pytest
 
 from tests.methods.helpers import BUDGET, make, run, same, tiny_stream
 
@@ -24,7 +25,7 @@ def test_runs_differs_from_naive_and_bears_watching(name: str, scenario: str) ->
     assert watched.flops > 0
     aware, agnostic = watched.rows[-1]
     assert all(0 <= accuracy <= 1 for accuracy in aware)
-    assert sum(aware) / len(aware) > 0.5 if scenario == "task" else sum(aware) > 0
+    assert sum(aware) > 0
     assert all(math.isnan(accuracy) == method.needs_task_label for accuracy in agnostic)
     assert (watched.built.extra_bytes() > 0) == (not method.stores.startswith("nothing"))
     if name != "naive":
@@ -60,7 +61,9 @@ def _plain(key: str) -> str:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("network", [NetworkSpec("cnn", width=2), NetworkSpec("resnet18", width=2)], ids=lambda n: n.name)
+@pytest.mark.parametrize(
+    "network", [NetworkSpec("cnn", width=2), NetworkSpec("resnet18", width=2)], ids=lambda n: n.name
+)
 def test_convolutional_networks(name: str, network: NetworkSpec) -> None:
     method = METHODS[name]
     scenario = "class" if "class" in method.scenarios else "task"
@@ -79,12 +82,9 @@ def test_convolutional_networks(name: str, network: NetworkSpec) -> None:
 def test_growing_head(name: str) -> None:
     scenario = "class" if "class" in METHODS[name].scenarios else "task"
     growing = NetworkSpec("mlp", hidden=(12, 12), head="growing")
-    try:
-        make(name, scenario, network=growing)
-    except ValueError as error:
-        assert name in ("der_avalanche", "derpp_avalanche", "packnet_avalanche")
-        assert name in str(error)
-        assert "growing" in str(error)
+    if name in ("der_avalanche", "derpp_avalanche", "packnet_avalanche"):
+        with pytest.raises(ValueError, match=f"{name} can't follow a growing head"):
+            make(name, scenario, network=growing)
         return
     result = run(name, scenario, network=growing, watched=True)
     assert all(0 <= accuracy <= 1 for accuracy in result.rows[-1][0])
@@ -93,12 +93,25 @@ def test_growing_head(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_flat_samples_and_adam(name: str) -> None:
+def test_flat_samples_adam_and_the_loss_over_seen_classes(name: str) -> None:
     scenario = "class" if "class" in METHODS[name].scenarios else "task"
     stream = tiny_stream(scenario, experiences=2, shape=(20,))
-    budget = Budget(optimizer="adam", lr=0.01, epochs=2, batch_size=16)
+    budget = Budget(optimizer="adam", lr=0.01, epochs=2, batch_size=16, loss="seen")
     result = run(name, scenario, budget=budget, benchmark=stream)
     assert any(accuracy >= 0 for accuracy in result.rows[-1][0])
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("samples", [33, 6])
+def test_a_last_batch_of_one_and_an_experience_below_a_batch(name: str, samples: int) -> None:
+    scenario = "class" if "class" in METHODS[name].scenarios else "task"
+    stream = tiny_stream(scenario, samples=samples)
+    budget = Budget(lr=0.01, epochs=2, batch_size=16)
+    if name == "bic" and samples == 6:
+        with pytest.raises(ValueError, match="aside"):
+            run(name, scenario, budget=budget, benchmark=stream)
+        return
+    assert any(accuracy >= 0 for accuracy in run(name, scenario, budget=budget, benchmark=stream).rows[-1][0])
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,15 @@ def test_the_record_is_whole(finished):
     assert environment["packages"]["torch"]
 
 
+def test_another_seed_gives_another_run(finished):
+    """Weights and batch order follow the seed, in joint training too, where nothing else could differ."""
+    path, out, _ = finished
+    for method in ("naive", "joint"):
+        cells = [c for c in Study.load(path).cells() if (c.method, c.scenario) == (method, "class")]
+        first, second = (Store(out).record(c.run_id)["curves"]["loss"][0]["loss"] for c in cells)
+        assert first != second
+
+
 def test_undefined_is_nan_and_never_zero(finished):
     _, out, _ = finished
     frame = collect(out).set_index(["method", "scenario", "seed"])
