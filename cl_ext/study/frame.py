@@ -34,7 +34,7 @@ def load_records(*roots: Path | str, study: str | None = None) -> list[dict[str,
     merged: dict[tuple[str, str], dict[str, Any]] = {}
     for root in roots:
         store = Store(root)
-        studies = store.studies()
+        studies = {name: (str(content["stream"]), set(content["cells"])) for name, content in store.studies().items()}
         for run_id in store.run_ids():
             record, spec = store.record(run_id), store.spec(run_id)
             if record is None or spec is None or is_stale(spec):
@@ -52,9 +52,9 @@ def is_stale(spec: CellSpec) -> bool:
 
 
 def _owners(
-    run_id: str, studies: Mapping[str, Mapping[str, Any]], wanted: str | None, spec: CellSpec
+    run_id: str, studies: Mapping[str, tuple[str, set[str]]], wanted: str | None, spec: CellSpec
 ) -> Iterator[tuple[str, str]]:
-    owners = [(name, str(content["stream"])) for name, content in studies.items() if run_id in content["cells"]]
+    owners = [(name, label) for name, (label, cells) in studies.items() if run_id in cells]
     if not owners:
         owners = [("", f"{spec.stream['name']} {spec.stream['dataset']}")]
     for name, label in owners:

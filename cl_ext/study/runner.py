@@ -97,7 +97,7 @@ def run(
     Raises:
         StudyError: The number of workers or the device is impossible.
     """
-    workers = workers if workers is not None else len(os.sched_getaffinity(0))
+    workers = workers if workers is not None else _cores()
     if workers < 1:
         raise StudyError(f"--workers is {workers}; it takes a whole number of at least 1")
     if device not in ("cpu", "cuda"):
@@ -132,6 +132,11 @@ def run(
             progress.end()
     states = Counter(item.state for item in plan(study, store, device))
     return Summary(states, ran, time.monotonic() - began)
+
+
+def _cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def describe(study: Study, cells: Sequence[CellSpec]) -> dict[str, object]:

@@ -153,6 +153,27 @@ def test_kills_lose_running_cells_only(tmp_path):
     assert not list((out / "cells").glob(".*"))
 
 
+def test_an_interrupt_keeps_what_is_done(tmp_path):
+    """Ctrl-C: the running cells are lost and nothing else, and the message says how to go on."""
+    path = write(tmp_path, TINY.replace("epochs: 1", "epochs: 60").replace("[naive, joint]", "[naive]"))
+    out, store = tmp_path / "out", Store(tmp_path / "out")
+    launcher = subprocess.Popen(
+        command(path, out, "--workers", "1"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    end = time.monotonic() + 120
+    while not store.run_ids() and time.monotonic() < end:
+        time.sleep(0.05)
+    children = psutil.Process(launcher.pid).children(recursive=True)
+    launcher.send_signal(signal.SIGINT)
+    _, message = launcher.communicate(timeout=60)
+    assert launcher.returncode == 130
+    assert "finished cells are kept" in message
+    assert "Traceback" not in message
+    assert not psutil.wait_procs(children, timeout=20)[1]
+    assert len(store.run_ids()) == 1
+    assert {item.state for item in plan(Study.load(path), store)} == {FINISHED, "missing"}
+
+
 def test_a_time_limit_is_a_record_and_retry_runs_it_again(tmp_path):
     path = write(
         tmp_path, TINY.replace("epochs: 1", "epochs: 300").replace("[naive, joint]", "[naive]").replace("0-1", "0")
