@@ -4,8 +4,8 @@
 
 Honest by construction: accuracy is measured on a fifth of the training data, held out, on a seed that studies do not
 report. One hyper-parameter a method is searched, the one with a range of decades (its strength); the others stay at the
-study's values. Of equal strengths (to a tenth of a point) the smallest is taken. Every cell goes into the store, so that
-an interrupted search goes on.
+study's values. Of equal strengths (to a tenth of a point) the smallest is taken. Every cell goes into the store, so
+that an interrupted search goes on.
 """
 
 import argparse
