@@ -12,7 +12,8 @@ _STOP = (str, bytes, int, float, complex, bool, type(None), type)
 def held_bytes(holders: Iterable[Any], without: nn.Module) -> int:
     """Bytes of the tensors and stored samples that are reachable from `holders`.
 
-    Tensors are counted once by storage; those of the network itself are left out. A stored sample of a rehearsal
+    A tensor is counted once, at its own size even where it is a part of a larger one (what a method has to keep, not
+    what happens to stay alive); the network's own are left out. A stored sample of a rehearsal
     memory is counted at its own size although Avalanche keeps an index into the training data: a real deployment
     has no training data to point into. An object that has an `extra_bytes()` of its own is asked.
 
@@ -21,18 +22,19 @@ def held_bytes(holders: Iterable[Any], without: nn.Module) -> int:
         without: The network, whose parameters and buffers do not count.
     """
     seen: set[int] = {id(without)}
-    storages = {tensor.untyped_storage().data_ptr() for tensor in without.state_dict(keep_vars=True).values()}
+    weights = {tensor.untyped_storage().data_ptr() for tensor in without.state_dict(keep_vars=True).values()}
+    views: set[tuple[int, int]] = set()
 
     def walk(item: Any) -> int:
         if isinstance(item, _STOP) or id(item) in seen:
             return 0
         seen.add(id(item))
         if isinstance(item, Tensor):
-            storage = item.untyped_storage()
-            if storage.data_ptr() in storages:
+            view = (item.data_ptr(), item.nbytes)
+            if item.untyped_storage().data_ptr() in weights or view in views:
                 return 0
-            storages.add(storage.data_ptr())
-            return storage.nbytes()
+            views.add(view)
+            return min(item.nbytes, item.untyped_storage().nbytes())
         if isinstance(item, AvalancheDataset):
             return len(item) * sample_bytes(item) if len(item) else 0
         if callable(getattr(item, "extra_bytes", None)):
