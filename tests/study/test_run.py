@@ -155,10 +155,16 @@ def test_kills_lose_running_cells_only(tmp_path):
 
 def test_an_interrupt_keeps_what_is_done(tmp_path):
     """Ctrl-C: the running cells are lost and nothing else, and the message says how to go on."""
-    path = write(tmp_path, TINY.replace("epochs: 1", "epochs: 60").replace("[naive, joint]", "[naive]"))
+    text = TINY.replace("epochs: 1", "epochs: 60").replace("[naive, joint]", "[naive]").replace("0-1", "0-19")
+    path = write(tmp_path, text)
     out, store = tmp_path / "out", Store(tmp_path / "out")
     launcher = subprocess.Popen(
-        command(path, out, "--workers", "1"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command(path, out, "--workers", "1"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # a test run in the background of a shell inherits SIGINT ignored, which no user's terminal does
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     end = time.monotonic() + 120
     while not store.run_ids() and time.monotonic() < end:
@@ -170,7 +176,7 @@ def test_an_interrupt_keeps_what_is_done(tmp_path):
     assert "finished cells are kept" in message
     assert "Traceback" not in message
     assert not psutil.wait_procs(children, timeout=20)[1]
-    assert len(store.run_ids()) == 1
+    assert 1 <= len(store.run_ids()) < 20
     assert {item.state for item in plan(Study.load(path), store)} == {FINISHED, "missing"}
 
 
