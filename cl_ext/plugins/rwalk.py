@@ -56,6 +56,41 @@ def segment_score(path: Tensor, fisher: Tensor, move: Tensor, epsilon: float) ->
 
 
 @torch.no_grad()
+def close_segment_(
+    score: list[Tensor],
+    path: list[Tensor],
+    fisher: list[Tensor],
+    start: list[Tensor],
+    theta: Sequence[Tensor],
+    scratch: list[Tensor],
+    epsilon: float,
+) -> None:
+    """`score += segment_score(path, fisher, theta - start)`, `path := 0`, `start := theta`: the fast form, in place.
+
+    Args:
+        score: `s_k`, changed.
+        path: `l`, zeroed.
+        fisher: `F`.
+        start: `theta(t - Delta_t)`, overwritten.
+        theta: `theta(t)`.
+        scratch: overwritten.
+        epsilon: > 0.
+    """
+    now = list(theta)
+    torch._foreach_copy_(scratch, now)
+    torch._foreach_sub_(scratch, start)
+    torch._foreach_mul_(scratch, scratch)
+    torch._foreach_mul_(scratch, fisher)
+    torch._foreach_mul_(scratch, 0.5)
+    torch._foreach_add_(scratch, epsilon)
+    torch._foreach_div_(path, scratch)
+    torch._foreach_clamp_min_(path, 0.0)
+    torch._foreach_add_(score, path)
+    torch._foreach_zero_(path)
+    torch._foreach_copy_(start, now)
+
+
+@torch.no_grad()
 def unit_range(values: Sequence[Tensor]) -> list[Tensor]:
     """Returns `values` mapped to [0, 1] by one minimum and maximum over all of them.
 
@@ -212,11 +247,8 @@ class RWalkPlugin(QuadraticPenaltyPlugin):
     def _close_segment(self) -> None:
         """Adds the segment's score, with F as it was before the segment's last step entered it."""
         lists = (self._task_score, self._path, self._fisher, self._segment_start)
-        with torch.no_grad():
-            for score, path, fisher, start, theta in zip(*(b.tensors for b in lists), self._tensors, strict=True):
-                score += segment_score(path, fisher, theta - start, self.epsilon)
-        self._path.zero_()
-        self._segment_start.copy_(self._tensors)
+        score, path, fisher, start = (buffers.tensors for buffers in lists)
+        close_segment_(score, path, fisher, start, self._tensors, self._penalty.scratch.tensors, self.epsilon)
 
     def _update_fisher(self) -> None:
         """Lets the latest step enter F; it does so late, because a segment's score uses F without its last step."""

@@ -4,7 +4,7 @@ from typing import Any
 
 from cl_ext.nn.fisher import squares_by_loop
 from cl_ext.plugins import RWalkPlugin, rwalk
-from cl_ext.plugins.rwalk import segment_score, unit_range
+from cl_ext.plugins.rwalk import close_segment_, segment_score, unit_range
 
 import pytest
 import torch
@@ -169,10 +169,13 @@ def test_negative_control(faulty: type[RWalkPlugin]) -> None:
 
 
 def test_negative_control_missing_relu(monkeypatch: pytest.MonkeyPatch) -> None:
-    def unclamped(path: Tensor, fisher: Tensor, move: Tensor, epsilon: float) -> Tensor:
-        return path / (0.5 * fisher * move.square() + epsilon)
+    def unclamped(score: Any, path: Any, fisher: Any, start: Any, theta: Any, scratch: Any, epsilon: float) -> None:
+        for s, p, f, before, now in zip(score, path, fisher, start, theta, strict=True):
+            s += p / (0.5 * f * (now.detach() - before).square() + epsilon)
+            p.zero_()
+            before.copy_(now.detach())
 
-    monkeypatch.setattr(rwalk, "segment_score", unclamped)
+    monkeypatch.setattr(rwalk, "close_segment_", unclamped)
     assert _distance(RWalkPlugin(2.0, alpha=0.6, delta_t=4)) > 1e-4
 
 
@@ -323,6 +326,24 @@ def test_segment_score() -> None:
     one = torch.ones(1)
     assert float(segment_score(2 * one, 3 * one, 4 * one, 1.0)) == pytest.approx(2 / (0.5 * 3 * 16 + 1))
     assert float(segment_score(-one, one, one, 1.0)) == 0.0
+
+
+def test_the_fast_form_of_a_segment_equals_the_readable_one() -> None:
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(3, 4), (5,)]
+    path, fisher, start, theta, score = (
+        [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes] for _ in range(5)
+    )
+    fisher = [f.square() for f in fisher]
+    expected = [
+        s + segment_score(p.clone(), f, now - before, 1e-3)
+        for s, p, f, before, now in zip(score, path, fisher, start, theta, strict=True)
+    ]
+    close_segment_(score, path, fisher, start, theta, [torch.empty_like(s) for s in score], 1e-3)
+    for fast, readable, p, before, now in zip(score, expected, path, start, theta, strict=True):
+        torch.testing.assert_close(fast, readable, rtol=1e-14, atol=0)
+        assert not p.any()
+        assert torch.equal(before, now)
 
 
 def test_only_the_main_forward_and_backward_run() -> None:
