@@ -13,6 +13,7 @@ from cl_ext.plugins.base import Heads, QuadraticPenaltyPlugin, check_choice, che
 import torch
 from torch import Tensor, nn
 
+PASS_BATCH = 128  # the importance pass makes K backward passes a batch: small batches would make it dear
 Mode = Literal["exact", "sliced", "minibatch"]
 Init = Literal["zero", "first"]
 _ROW_FLOATS = 2**27
@@ -204,7 +205,8 @@ class SCPPlugin(QuadraticPenaltyPlugin):
                 first Gamma_new.
             heads: "include" or "exclude" the network's heads from the penalty.
             batch_size: samples of one forward pass when Gamma is computed, >= 1; None for the strategy's training
-                batch size. In modes "exact" and "sliced" it decides speed and memory only.
+                batch size, or 128 if that is smaller and the mode is not "minibatch". In modes "exact" and "sliced"
+                it decides speed and memory only.
             seed: of the slices, >= 0; each experience draws its own.
 
         Raises:
@@ -265,6 +267,8 @@ class SCPPlugin(QuadraticPenaltyPlugin):
     def consolidate(self, strategy: Any) -> None:
         """`Gamma <- alpha Gamma + (1 - alpha) Gamma_new` on the experience's own data, replayed samples left out."""
         size = self.batch_size or strategy.train_mb_size
+        if self.batch_size is None and self.mode != "minibatch":
+            size = max(size, PASS_BATCH)
         new, k = self.new_importance(strategy.model, strategy.experience.dataset, size, strategy.device)
         gamma = self._penalty.importance
         if self.experiences == 0 and self.init == "first":
