@@ -1,4 +1,4 @@
-"""An evaluator for runs that nobody logs: Avalanche's own costs 0.06 ms a step with no metric and no logger in it.
+"""An evaluator for runs that nobody logs: Avalanche's own costs 0.1 ms a step with nothing in it.
 
 Avalanche's `EvaluationPlugin` answers every callback of a step, copies the experience each time and then finds nothing
 to do. Plugins still need an evaluator to publish their quantities to, so that none at all is no way out.

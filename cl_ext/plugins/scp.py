@@ -58,7 +58,7 @@ def mean_jacobian_rows(
         gradients = torch.autograd.grad(output_sum, parameters, seeds, is_grads_batched=True, **options)
     else:
         each = [torch.autograd.grad(output_sum, parameters, seed, **options) for seed in seeds]
-        gradients = tuple(None if g[0] is None else torch.stack(g) for g in zip(*each, strict=True))  # type: ignore
+        gradients = tuple(None if g[0] is None else torch.stack(g) for g in zip(*each, strict=True))  # type: ignore[misc]
     return [p.new_zeros(len(rows), *p.shape) if g is None else g for g, p in zip(gradients, parameters, strict=True)]
 
 
