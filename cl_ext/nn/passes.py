@@ -43,8 +43,10 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
             module.training = flag
 
 
-def batches(dataset: Any, batch_size: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Yields inputs (B, ...) and task labels (B,), or None where the data have none; labels are never looked at.
+def labelled_batches(
+    dataset: Any, batch_size: int, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+    """Yields inputs (B, ...), labels (B,) and task labels (B,), or None where the data have none.
 
     Args:
         dataset: samples `(x, y)` or `(x, y, t)`; an Avalanche dataset is read with its evaluation transforms.
@@ -61,7 +63,16 @@ def batches(dataset: Any, batch_size: int, device: torch.device) -> Iterator[tup
         dataset, batch_size=batch_size, collate_fn=getattr(dataset, "collate_fn", None), shuffle=False
     )
     for batch in loader:
-        yield batch[0].to(device), batch[2].to(device) if len(batch) > 2 else None
+        yield batch[0].to(device), batch[1].to(device), batch[2].to(device) if len(batch) > 2 else None
+
+
+def batches(dataset: Any, batch_size: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Yields inputs (B, ...) and task labels (B,), or None where the data have none; labels are never looked at.
+
+    Arguments and errors as in `labelled_batches`.
+    """
+    for x, _, task_labels in labelled_batches(dataset, batch_size, device):
+        yield x, task_labels
 
 
 def logits(model: nn.Module, x: Tensor, task_labels: Tensor | None) -> Tensor:

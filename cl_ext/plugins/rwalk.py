@@ -7,9 +7,10 @@ Symbols as in the paper: `theta` the weights, `g` the task loss's gradient, `F` 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from cl_ext.nn.fisher import PerSampleSquares
 from cl_ext.nn.parameters import ParameterBuffers
-from cl_ext.plugins.base import Heads, QuadraticPenaltyPlugin, check_choice, check_count, check_number
+from cl_ext.nn.per_sample import PerSampleSums
+from cl_ext.plugins.checks import check_choice, check_count, check_number
+from cl_ext.plugins.quadratic import Heads, QuadraticPenaltyPlugin
 
 import torch
 from torch import Tensor, nn
@@ -159,7 +160,7 @@ class RWalkPlugin(QuadraticPenaltyPlugin):
         self._path = ParameterBuffers()
         self._gradient = ParameterBuffers()
         self._segment_start = ParameterBuffers("values")
-        self._squares = PerSampleSquares()
+        self._squares = PerSampleSums()
         self._steps = 0
         self._batch_weight = 0.0
         self._fisher_is_due = False

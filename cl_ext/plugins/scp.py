@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 from cl_ext.nn.passes import batches, evaluation_mode, logits, preserved_random_state
-from cl_ext.plugins.base import Heads, QuadraticPenaltyPlugin, check_choice, check_count, check_number
+from cl_ext.plugins.checks import check_choice, check_count, check_number
+from cl_ext.plugins.quadratic import Heads, QuadraticPenaltyPlugin
 
 import torch
 from torch import Tensor, nn

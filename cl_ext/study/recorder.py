@@ -13,6 +13,7 @@ from typing import Any
 
 import cl_ext  # noqa: F401  (the torchvision guard, before avalanche)
 from cl_ext.methods.context import Built
+from cl_ext.nn.divergence import DivergedError
 
 import numpy as np
 import torch
@@ -22,10 +23,6 @@ from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
 EVALUATION_BATCH = 1024
-
-
-class DivergedError(RuntimeError):
-    """The loss or the logits are no longer finite."""
 
 
 @contextmanager

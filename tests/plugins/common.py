@@ -4,15 +4,18 @@ Run as a module it is the fresh process of the resume test.
 """
 
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import cl_ext  # noqa: F401
 from cl_ext.nn.passes import preserved_random_state
 from cl_ext.plugins import RWalkPlugin, SCPPlugin
+from cl_ext.plugins.quadratic import QuadraticPenaltyPlugin
 
+import pytest
 import torch
 from avalanche.benchmarks import nc_benchmark
 from avalanche.benchmarks.scenarios.supervised import class_incremental_benchmark
@@ -28,24 +31,50 @@ FEATURES, CLASSES, EXPERIENCES = 6, 8, 4
 
 @dataclass(frozen=True)
 class Case:
-    """A plugin under the contracts: how it is made, from a strength and its own options, and a strength that bites."""
+    """A plugin under the contracts.
+
+    Attributes:
+        name: of the case.
+        make: the plugin's class.
+        options: arguments with which it bites.
+        off: arguments, beside the options, with which it equals Naive bit for bit.
+        copies: it may hold so many times the network's parameters, and no more.
+        result: what the method has learnt, from the strategy: its network's weights, unless it predicts otherwise.
+        refuses: what it cannot do, and the sentence that says so: the name of a network (`normed`, `Growing`,
+            `MultiHead`), "frozen", "one sample" or "composed".
+    """
 
     name: str
-    make: Callable[..., Any]
-    strength: float
-    options: dict[str, Any]
+    make: Any
+    options: Mapping[str, Any]
+    off: Mapping[str, Any]
+    copies: float = 9.0
+    result: Callable[[Naive], dict[str, Tensor]] = lambda runner: weights(runner.model)
+    refuses: Mapping[str, str] = field(default_factory=dict)
 
-    def __call__(self, strength: float | None = None) -> Any:
-        return self.make(self.strength if strength is None else strength, **self.options)
+    def __call__(self, **changes: Any) -> Any:
+        return self.make(**(dict(self.options) | changes))
+
+    @contextmanager
+    def may_refuse(self, *what: Any) -> Iterator[None]:
+        """Expects the announced error if any of `what` (names, or networks by their functions) is refused."""
+        names = [each if isinstance(each, str) else each.__name__ for each in what]
+        messages = [self.refuses[name] for name in names if name in self.refuses]
+        if not messages:
+            yield
+            return
+        with pytest.raises((TypeError, ValueError, NotImplementedError), match=messages[0]):
+            yield
 
 
 CASES = [
-    Case("rwalk", RWalkPlugin, 5.0, {"delta_t": 3}),
-    Case("rwalk-batch", RWalkPlugin, 5.0, {"delta_t": 3, "fisher": "batch"}),
-    Case("scp", SCPPlugin, 2.0, {}),
-    Case("scp-sliced", SCPPlugin, 2.0, {"mode": "sliced", "slices": 20}),
-    Case("scp-minibatch", SCPPlugin, 2.0, {"mode": "minibatch", "init": "first"}),
+    Case("rwalk", RWalkPlugin, {"rwalk_lambda": 5.0, "delta_t": 3}, {"rwalk_lambda": 0.0}),
+    Case("rwalk-batch", RWalkPlugin, {"rwalk_lambda": 5.0, "delta_t": 3, "fisher": "batch"}, {"rwalk_lambda": 0.0}),
+    Case("scp", SCPPlugin, {"scp_lambda": 2.0}, {"scp_lambda": 0.0}),
+    Case("scp-sliced", SCPPlugin, {"scp_lambda": 2.0, "mode": "sliced", "slices": 20}, {"scp_lambda": 0.0}),
+    Case("scp-minibatch", SCPPlugin, {"scp_lambda": 2.0, "mode": "minibatch", "init": "first"}, {"scp_lambda": 0.0}),
 ]
+QUADRATIC = [case for case in CASES if issubclass(case.make, QuadraticPenaltyPlugin)]
 
 
 def labelled(x: Tensor, y: Tensor) -> Dataset[Any]:
@@ -159,7 +188,7 @@ def resume(folder: Path) -> None:
         runner.optimizer.load_state_dict(state["optimizer"])
         plugin.load_state_dict(state["plugin"])
         train(runner, benchmark().train_stream, first=2)
-        torch.save(weights(model), folder / f"{case.name}.resumed.pt")
+        torch.save(case.result(runner), folder / f"{case.name}.resumed.pt")
 
 
 if __name__ == "__main__":

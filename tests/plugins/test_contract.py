@@ -4,7 +4,6 @@ import io
 import json
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -33,50 +32,53 @@ def one_thread() -> Any:
     torch.set_num_threads(threads)
 
 
+def _finite(model: nn.Module) -> bool:
+    return all(bool(torch.isfinite(p).all()) for p in model.parameters())
+
+
 @each
 def test_it_is_not_a_no_op(case: Case) -> None:
     plugin = case()
     ours = common.run([plugin])
     naive = common.run([])
-    assert not common.same(common.weights(ours.model), common.weights(naive.model))
-    assert plugin.importances.keys() == plugin.anchors.keys() == dict(ours.model.named_parameters()).keys()
-    for name, parameter in ours.model.named_parameters():
-        assert plugin.importances[name].shape == parameter.shape
-        assert bool((plugin.importances[name] >= 0).all())
-        assert torch.equal(plugin.anchors[name], parameter)
-    assert max(float(o.max()) for o in plugin.importances.values()) > 0
+    assert not common.same(case.result(ours), common.weights(naive.model))
+    assert plugin.extra_bytes() > 0
 
 
 @each
 @pytest.mark.parametrize("network", [common.mlp, common.normed, common.Growing])
-def test_strength_zero_is_naive_bit_for_bit(case: Case, network: Any) -> None:
-    ours = common.run([case(0.0)], network)
-    state = torch.get_rng_state()
-    naive = common.run([], network)
-    assert common.same(common.weights(ours.model), common.weights(naive.model))
-    assert torch.equal(state, torch.get_rng_state())
+def test_switched_off_it_is_naive_bit_for_bit(case: Case, network: Any) -> None:
+    with case.may_refuse(network):
+        ours = common.run([case(**case.off)], network)
+        state = torch.get_rng_state()
+        naive = common.run([], network)
+        assert common.same(case.result(ours), common.weights(naive.model))
+        assert torch.equal(state, torch.get_rng_state())
 
 
 @each
 @pytest.mark.parametrize("network", [common.mlp, common.normed])
 @pytest.mark.parametrize("peval_mode", ["epoch", "iteration"])
 def test_evaluation_changes_nothing(case: Case, network: Any, peval_mode: str) -> None:
-    plain = common.run([case()], network)
-    evaluated = common.run([case()], network, eval_every=1, peval_mode=peval_mode)
-    assert common.same(common.weights(plain.model), common.weights(evaluated.model))
+    with case.may_refuse(network):
+        plain = common.run([case()], network)
+        evaluated = common.run([case()], network, eval_every=1, peval_mode=peval_mode)
+        assert common.same(common.weights(plain.model), common.weights(evaluated.model))
+        assert common.same(case.result(plain), case.result(evaluated))
 
 
 @each
 def test_evaluation_leaves_modes_and_random_state(case: Case) -> None:
-    runner = common.run([case()], common.normed)
-    runner.model[1].eval()
-    runner.model[3].train()
-    flags = [module.training for module in runner.model.modules()]
-    before, state = common.weights(runner.model), torch.get_rng_state()
-    runner.eval(common.benchmark().test_stream)
-    assert flags == [module.training for module in runner.model.modules()]
-    assert common.same(before, common.weights(runner.model))
-    assert torch.equal(state, torch.get_rng_state())
+    with case.may_refuse(common.normed):
+        runner = common.run([case()], common.normed)
+        runner.model[1].eval()
+        runner.model[3].train()
+        flags = [module.training for module in runner.model.modules()]
+        before, state = common.weights(runner.model), torch.get_rng_state()
+        runner.eval(common.benchmark().test_stream)
+        assert flags == [module.training for module in runner.model.modules()]
+        assert common.same(before, common.weights(runner.model))
+        assert torch.equal(state, torch.get_rng_state())
 
 
 class _FrozenNorm(SupervisedPlugin):
@@ -94,9 +96,12 @@ class _FrozenNorm(SupervisedPlugin):
 
 
 @each
-def test_importance_pass_restores_every_flag(case: Case) -> None:
+def test_what_it_does_after_an_experience_restores_every_flag(case: Case) -> None:
     frozen = _FrozenNorm()
-    common.run([case(), frozen], common.normed)
+    with case.may_refuse(common.normed):
+        common.run([case(), frozen], common.normed)
+    if "normed" in case.refuses:
+        return
     assert frozen.flags == [[True, True, False, True, True, True]] * common.EXPERIENCES
 
 
@@ -113,7 +118,7 @@ def test_resumed_in_a_fresh_process_it_goes_on_bit_equal(tmp_path: Path) -> None
     command = [sys.executable, "-m", "tests.plugins.common", str(tmp_path)]
     subprocess.run(command, check=True, cwd=Path(__file__).parents[2], capture_output=True, timeout=120)
     for case in CASES:
-        whole = common.weights(common.run([case()]).model)
+        whole = case.result(common.run([case()]))
         assert common.same(whole, torch.load(tmp_path / f"{case.name}.resumed.pt")), case.name
 
 
@@ -125,8 +130,9 @@ def test_state_of_another_plugin_is_refused(case: Case) -> None:
 
 @each
 def test_same_seed_same_weights(case: Case) -> None:
-    first, second = common.run([case()], common.normed), common.run([case()], common.normed)
-    assert common.same(common.weights(first.model), common.weights(second.model))
+    network = common.mlp if "normed" in case.refuses else common.normed
+    first, second = common.run([case()], network), common.run([case()], network)
+    assert common.same(case.result(first), case.result(second))
 
 
 @each
@@ -143,12 +149,10 @@ def test_same_seed_same_weights(case: Case) -> None:
     ],
 )
 def test_streams_and_heads(case: Case, network: Any, kind: str) -> None:
-    plugin = case()
-    runner = common.run([plugin], network, kind)
-    for name, parameter in runner.model.named_parameters():
-        assert plugin.importances[name].shape == parameter.shape
-        assert bool(torch.isfinite(parameter).all())
-    assert not common.same(common.weights(runner.model), common.weights(common.run([], network, kind).model))
+    with case.may_refuse(network):
+        runner = common.run([case()], network, kind)
+        assert _finite(runner.model)
+        assert not common.same(case.result(runner), common.weights(common.run([], network, kind).model))
 
 
 @each
@@ -156,16 +160,10 @@ def test_streams_and_heads(case: Case, network: Any, kind: str) -> None:
 def test_heads_that_evaluation_creates_early(case: Case, network: Any) -> None:
     torch.manual_seed(0)
     stream = common.benchmark("nc-tasks")
-    runner = common.strategy(network(), [case()])
-    common.train(runner, stream.train_stream, after=lambda: runner.eval(stream.test_stream))
-    assert all(bool(torch.isfinite(p).all()) for p in runner.model.parameters())
-
-
-@each
-def test_heads_can_be_left_out(case: Case) -> None:
-    plugin = case.make(case.strength, **case.options, heads="exclude")
-    common.run([plugin], common.Growing)
-    assert plugin.importances.keys() == {"trunk.0.weight", "trunk.0.bias"}
+    with case.may_refuse(network):
+        runner = common.strategy(network(), [case()])
+        common.train(runner, stream.train_stream, after=lambda: runner.eval(stream.test_stream))
+        assert _finite(runner.model)
 
 
 @each
@@ -174,8 +172,9 @@ def test_small_experiences(case: Case, per_class: int, batch: int) -> None:
     """One batch only, fewer iterations than any interval; a last batch of one; batches of one."""
     torch.manual_seed(0)
     runner = common.strategy(common.mlp(), [case()], train_mb_size=batch, train_epochs=1)
-    common.train(runner, common.benchmark(per_class=per_class).train_stream)
-    assert all(bool(torch.isfinite(p).all()) for p in runner.model.parameters())
+    with case.may_refuse("one sample" if batch == 1 else ""):
+        common.train(runner, common.benchmark(per_class=per_class).train_stream)
+        assert _finite(runner.model)
 
 
 @each
@@ -185,8 +184,9 @@ def test_an_experience_of_one_sample(case: Case) -> None:
     dataset = common.labelled(torch.randn(4, common.FEATURES), y)
     stream = common.nc_benchmark(dataset, dataset, 4, task_labels=False, shuffle=False).train_stream
     runner = common.strategy(common.mlp(), [case()], train_epochs=1)
-    common.train(runner, stream)
-    assert all(bool(torch.isfinite(p).all()) for p in runner.model.parameters())
+    with case.may_refuse("one sample"):
+        common.train(runner, stream)
+        assert _finite(runner.model)
 
 
 @pytest.mark.parametrize(
@@ -221,17 +221,20 @@ def test_a_model_without_trainable_parameters_is_refused(case: Case) -> None:
     model = common.mlp()
     runner = common.strategy(model, [case()])
     model.requires_grad_(False)
-    with pytest.raises(ValueError, match="Sequential has no trainable parameters"):
+    with pytest.raises(ValueError, match="has no trainable parameters"):
         runner.train(common.benchmark().train_stream[0])
 
 
 @each
 def test_frozen_layers_are_left_alone(case: Case) -> None:
+    torch.manual_seed(0)
     model = common.mlp()
     model[0].requires_grad_(False)
-    plugin = case()
-    common.train(common.strategy(model, [plugin]), common.benchmark().train_stream)
-    assert plugin.importances.keys() == {"2.weight", "2.bias"}
+    before = model[0].weight.clone()
+    with case.may_refuse("frozen"):
+        common.train(common.strategy(model, [case()]), common.benchmark().train_stream)
+        assert torch.equal(before, model[0].weight)
+        assert _finite(model)
 
 
 @each
@@ -240,15 +243,11 @@ def test_cost_and_quantities_are_reported(case: Case) -> None:
     assert plugin.extra_bytes() == 0
     runner = common.run([plugin], evaluator=EvaluationPlugin(loggers=[TextLogger(text)]))
     parameters = sum(p.numel() * 4 for p in runner.model.parameters())
-    assert 2 * parameters <= plugin.extra_bytes() <= 9 * parameters
-    metrics = runner.evaluator.get_all_metrics()
-    penalty = [metrics[f"{plugin.name}_Penalty/train_phase/train_stream/Exp{e:03d}"][1] for e in range(4)]
-    assert penalty[0] == [0.0, 0.0]
-    assert min(penalty[1] + penalty[2] + penalty[3]) > 0.0
-    expected = sum(float(o.sum()) for o in plugin.importances.values()) / (parameters / 4)
-    mean = metrics[f"{plugin.name}_MeanImportance/train_phase/train_stream/Exp003"][1]
-    assert mean == pytest.approx([expected])
-    assert f"{plugin.name}_Penalty/train_phase" in text.getvalue()
+    assert 0 < plugin.extra_bytes() <= case.copies * parameters
+    names = [name for name in runner.evaluator.get_all_metrics() if name.startswith(f"{plugin.name}_")]
+    assert names
+    assert all(f"/train_phase/train_stream/Exp{e:03d}" in " ".join(names) for e in range(1, common.EXPERIENCES))
+    assert f"{plugin.name}_" in text.getvalue()
 
 
 @each
@@ -256,20 +255,10 @@ def test_it_composes(case: Case) -> None:
     model = common.mlp()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     schedule = LRSchedulerPlugin(torch.optim.lr_scheduler.StepLR(optimizer, 1))
-    runner = common.strategy(model, [ReplayPlugin(mem_size=8), schedule, case()], optimizer=optimizer)
-    common.train(runner, common.benchmark().train_stream)
-    assert all(bool(torch.isfinite(p).all()) for p in model.parameters())
-
-
-@each
-def test_an_unstable_strength_is_told(case: Case) -> None:
-    runner = common.strategy(common.mlp(), [case(1e9)], train_epochs=1)
-    stream = common.benchmark().train_stream
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        runner.train(stream[0])
-    with pytest.warns(UserWarning, match="SGD with learning rate 0.05 diverges on the penalty alone above strength"):
-        runner.train(stream[1])
+    with case.may_refuse("composed"):
+        runner = common.strategy(model, [ReplayPlugin(mem_size=8), schedule, case()], optimizer=optimizer)
+        common.train(runner, common.benchmark().train_stream)
+        assert _finite(model)
 
 
 @each
@@ -278,21 +267,3 @@ def test_network_and_plugin_can_be_copied_after_training(case: Case) -> None:
     runner = common.run([case()])
     assert not any(module._forward_hooks for module in runner.model.modules())
     torch.save(runner.plugins[0], io.BytesIO())
-
-
-@pytest.mark.parametrize("make", [RWalkPlugin, SCPPlugin])
-def test_recurrent_networks(make: Any) -> None:
-    class Recurrent(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.rnn, self.head = nn.GRU(1, 8, batch_first=True), nn.Linear(8, common.CLASSES)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.head(self.rnn(x.unsqueeze(-1))[0][:, -1])
-
-    if make is SCPPlugin:
-        common.run([SCPPlugin()], Recurrent)
-        return
-    common.run([RWalkPlugin(fisher="batch")], Recurrent)
-    with pytest.raises(NotImplementedError, match='use the batch form, fisher="batch"'):
-        common.run([RWalkPlugin()], Recurrent)

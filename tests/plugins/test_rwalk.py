@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from cl_ext.nn.fisher import squares_by_loop
+from cl_ext.nn.per_sample import sums_by_loop
 from cl_ext.plugins import RWalkPlugin, rwalk
 from cl_ext.plugins.rwalk import close_segment_, segment_score, unit_range
 
@@ -62,7 +62,7 @@ def _reference_run(plugin: RWalkPlugin) -> tuple[Named, Named]:
             for x, y in zip(x_task.split(BATCH), y_task.split(BATCH), strict=True):
                 gradients = torch.autograd.grad(functional.cross_entropy(model(x), y), list(theta.values()))
                 g = dict(zip(theta, gradients, strict=True))
-                per_sample = squares_by_loop(model, functional.cross_entropy, x, y)
+                per_sample = sums_by_loop(model, functional.cross_entropy, x, y)
                 old_fisher = dict(fisher)
                 for n, p in theta.items():
                     new = per_sample[n] / len(x) if plugin.fisher == "per_sample" else g[n] ** 2

@@ -1,12 +1,13 @@
-"""Sums of squared per-sample gradients, the diagonal of a Fisher matrix, from one ordinary forward and backward pass.
+"""Sums over samples of `f(g_n)`, with g_n sample n's own gradient and f entry by entry, at the price of the batch's.
 
 With `a_n` a layer's input and `d_n` the gradient of the summed loss by the layer's output, for sample n of a batch,
 sample n's gradient by a linear layer's weight is `g_n = d_n a_n^T`, so that
 
-    sum_n g_n^2 = (d^2)^T (a^2)
+    sum_n f(g_n) = f(d)^T f(a)        where f is multiplicative: the square, the absolute value, the identity
 
-is one matrix product: exact, and as cheap as the batch gradient. `PerSampleSquares` records `a` and `d` by hooks while
-a training step runs, so that no second pass is needed. `squares_by_loop` is the readable form that tests hold it to.
+is one matrix product: exact, and as cheap as the batch gradient. The square gives the diagonal of a Fisher matrix, the
+absolute value the importance of MAS. `PerSampleSums` records `a` and `d` by hooks while a training step runs, so that
+no second pass is needed; `nn/sample_pass.py` sums over a data set. `sums_by_loop` is the readable form of both.
 
 Batch norm in train mode ties the samples of a batch together, and then no per-sample gradient exists. Here `g_n` is
 then the part of the batch gradient that flows through row n of a layer's output: the rows still add up to the batch
@@ -20,58 +21,64 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+Entrywise = Callable[[Tensor], Tensor]
+"""A multiplicative function of each entry alone, `f(a b) = f(a) f(b)`: `torch.square`, `torch.abs`, the identity."""
+
 _CHUNK_FLOATS = 2**24
 _RANDOM = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 _BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
-def _sum_of_squares(d: Tensor, a: Tensor) -> Tensor:
-    """Returns `sum_n (sum_s d_ns a_ns^T)^2` for d (B, S, out) and a (B, S, in): (out, in), in chunks of samples."""
+def _sum_over_samples(d: Tensor, a: Tensor, f: Entrywise) -> Tensor:
+    """Returns `sum_n f(sum_s d_ns a_ns^T)` for d (B, S, out) and a (B, S, in): (out, in), in chunks of samples."""
     total = d.new_zeros(d.shape[2], a.shape[2])
     size = max(1, _CHUNK_FLOATS // max(1, total.numel()))
     for d_part, a_part in zip(d.split(size), a.split(size), strict=True):
-        total += torch.bmm(d_part.transpose(1, 2), a_part).square_().sum(0)
+        total += f(torch.bmm(d_part.transpose(1, 2), a_part)).sum(0)
     return total
 
 
-def linear_squares(layer: nn.Linear, a: Tensor, d: Tensor) -> dict[str, Tensor]:
-    """Returns `sum_n g_n^2` of a linear layer's parameters.
+def linear_sums(layer: nn.Linear, a: Tensor, d: Tensor, f: Entrywise) -> dict[str, Tensor]:
+    """Returns `sum_n f(g_n)` of a linear layer's parameters.
 
     Args:
         layer: the layer.
         a: its input, (B, in) or (B, ..., in).
         d: the gradient of the summed loss by its output, (B, out) or (B, ..., out).
+        f: what is summed of each sample's gradient.
     """
     if a.dim() == 2:
-        return {"weight": d.square().t() @ a.square(), "bias": d.square().sum(0)}
+        return {"weight": f(d).t() @ f(a), "bias": f(d).sum(0)}
     a, d = a.flatten(1, -2), d.flatten(1, -2)
-    return {"weight": _sum_of_squares(d, a), "bias": d.sum(1).square().sum(0)}
+    return {"weight": _sum_over_samples(d, a, f), "bias": f(d.sum(1)).sum(0)}
 
 
-def conv2d_squares(layer: nn.Conv2d, a: Tensor, d: Tensor) -> dict[str, Tensor]:
-    """Returns `sum_n g_n^2` of a zero-padded convolution's parameters.
+def conv2d_sums(layer: nn.Conv2d, a: Tensor, d: Tensor, f: Entrywise) -> dict[str, Tensor]:
+    """Returns `sum_n f(g_n)` of a zero-padded convolution's parameters.
 
     Args:
         layer: the convolution; groups are allowed.
         a: its input, (B, in, H, W).
         d: the gradient of the summed loss by its output, (B, out, H', W').
+        f: what is summed of each sample's gradient.
     """
     # the positions s of one sample are summed before squaring: g_n = sum_s d_ns u_ns^T with u the unfolded input
     assert not isinstance(layer.padding, str)
     u = functional.unfold(a, layer.kernel_size, layer.dilation, layer.padding, layer.stride).transpose(1, 2)
     d = d.flatten(2).transpose(1, 2)
     groups = zip(d.chunk(layer.groups, 2), u.chunk(layer.groups, 2), strict=True)
-    weight = torch.cat([_sum_of_squares(d_group, u_group) for d_group, u_group in groups])
-    return {"weight": weight.view_as(layer.weight), "bias": d.sum(1).square().sum(0)}
+    weight = torch.cat([_sum_over_samples(d_group, u_group, f) for d_group, u_group in groups])
+    return {"weight": weight.view_as(layer.weight), "bias": f(d.sum(1)).sum(0)}
 
 
-def batch_norm_squares(layer: nn.Module, a: Tensor, d: Tensor) -> dict[str, Tensor]:
-    """Returns `sum_n g_n^2` of batch norm's scale and shift, (C,) each; `g_n` as the module's docstring says.
+def batch_norm_sums(layer: nn.Module, a: Tensor, d: Tensor, f: Entrywise) -> dict[str, Tensor]:
+    """Returns `sum_n f(g_n)` of batch norm's scale and shift, (C,) each; `g_n` as the module's docstring says.
 
     Args:
         layer: the batch norm, in the mode in which it ran.
         a: its input, (B, C, ...).
         d: the gradient of the summed loss by its output, (B, C, ...).
+        f: what is summed of each sample's gradient.
     """
     assert isinstance(layer, _BATCH_NORM)
     batch_statistics = layer.training or layer.running_mean is None
@@ -79,11 +86,11 @@ def batch_norm_squares(layer: nn.Module, a: Tensor, d: Tensor) -> dict[str, Tens
     variance = None if batch_statistics else layer.running_var
     x_hat = functional.batch_norm(a, mean, variance, training=batch_statistics, eps=layer.eps)
     scale, shift = (d * x_hat).unsqueeze(-1).flatten(2), d.unsqueeze(-1).flatten(2)
-    return {"weight": scale.sum(2).square().sum(0), "bias": shift.sum(2).square().sum(0)}
+    return {"weight": f(scale.sum(2)).sum(0), "bias": f(shift.sum(2)).sum(0)}
 
 
-def module_squares(module: nn.Module, a: Tensor, d: Tensor) -> dict[str, Tensor]:
-    """Returns `sum_n g_n^2` of any module's own parameters by `torch.func.vmap` over the samples, in chunks.
+def module_sums(module: nn.Module, a: Tensor, d: Tensor, f: Entrywise) -> dict[str, Tensor]:
+    """Returns `sum_n f(g_n)` of any module's own parameters by `torch.func.vmap` over the samples, in chunks.
 
     The module's forward is run again on its own recorded input, so it must be a pure function of one tensor whose first
     dimension is the samples'.
@@ -92,6 +99,7 @@ def module_squares(module: nn.Module, a: Tensor, d: Tensor) -> dict[str, Tensor]
         module: the module; parameters of its children are held fixed.
         a: its input, (B, ...).
         d: the gradient of the summed loss by its output, (B, ...).
+        f: what is summed of each sample's gradient.
     """
     own = {name: parameter.detach() for name, parameter in module.named_parameters(recurse=False)}
     fixed = {name: value.detach() for name, value in module.named_parameters() if name not in own}
@@ -107,40 +115,45 @@ def module_squares(module: nn.Module, a: Tensor, d: Tensor) -> dict[str, Tensor]
     totals = {name: torch.zeros_like(parameter) for name, parameter in own.items()}
     for a_part, d_part in zip(a.split(size), d.split(size), strict=True):
         for name, per_sample in torch.func.vmap(gradient)(a_part, d_part).items():
-            totals[name] += per_sample.square().sum(0)
+            totals[name] += f(per_sample).sum(0)
     return totals
 
 
-def squares_function(module: nn.Module) -> Callable[[Any, Tensor, Tensor], dict[str, Tensor]]:
-    """Returns the function that gives a module's `sum_n g_n^2`; closed forms where there is one.
+def sums_function(module: nn.Module) -> Callable[[Any, Tensor, Tensor, Entrywise], dict[str, Tensor]]:
+    """Returns the function that gives a module's `sum_n f(g_n)`; closed forms where there is one.
 
     Raises:
         NotImplementedError: if the module draws random numbers inside, so that running it again would differ.
     """
     if type(module) is nn.Linear:
-        return linear_squares
+        return linear_sums
     if type(module) is nn.Conv2d and module.padding_mode == "zeros" and not isinstance(module.padding, str):
-        return conv2d_squares
+        return conv2d_sums
     if type(module) in _BATCH_NORM:
-        return batch_norm_squares
+        return batch_norm_sums
     if isinstance(module, nn.RNNBase) or any(isinstance(child, (*_RANDOM, *_BATCH_NORM)) for child in module.modules()):
         raise NotImplementedError(
             f"per-sample gradients are not available for {type(module).__name__}: it is recurrent, or has dropout or "
             'batch norm beside parameters of its own; use the batch form, fisher="batch"'
         )
-    return module_squares
+    return module_sums
 
 
-def squares_by_loop(
-    model: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor
+def sums_by_loop(
+    model: nn.Module,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    x: Tensor,
+    y: Tensor,
+    f: Entrywise = torch.square,
 ) -> dict[str, Tensor]:
-    """Returns name -> `sum_n g_n^2`, one sample at a time: what the fast forms are tested against.
+    """Returns name -> `sum_n f(g_n)`, one sample at a time: what the fast forms are tested against.
 
     Args:
         model: the network, (B, ...) -> (B, K); its gradients are left alone.
         loss: a mean or sum over a batch; on one sample they are the same.
         x: inputs, (B, ...).
         y: targets, (B,).
+        f: what is summed of each sample's gradient; any function of each entry.
     """
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     totals = {name: torch.zeros_like(p) for name, p in parameters.items()}
@@ -148,18 +161,24 @@ def squares_by_loop(
         gradients = torch.autograd.grad(loss(model(x_n), y_n), list(parameters.values()), allow_unused=True)
         for name, gradient in zip(parameters, gradients, strict=True):
             if gradient is not None:
-                totals[name] += gradient.square()
+                totals[name] += f(gradient)
     return totals
 
 
-class PerSampleSquares:
-    """Records one forward and backward pass through hooks and adds its `sum_n g_n^2` to a moving average.
+class PerSampleSums:
+    """Records one forward and backward pass through hooks and adds its `sum_n f(g_n)` to a moving average.
 
     Usage: `attach` once the network is built, `start` before the forward pass, `stop` after the backward pass, then
     `update_`. Between `stop` and `start` the hooks do nothing, so evaluation may come between.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, f: Entrywise = torch.square) -> None:
+        """Records nothing yet.
+
+        Args:
+            f: what is summed of each sample's gradient.
+        """
+        self._f = f
         self._modules: list[tuple[nn.Module, list[tuple[str, str]]]] = []
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
         self._active = False
@@ -188,7 +207,7 @@ class PerSampleSquares:
                 if name in wanted:
                     own.append((local, name))
             if own:
-                squares_function(module)
+                sums_function(module)
                 self._modules.append((module, own))
                 self._handles.append(module.register_forward_hook(self._record))
 
@@ -267,14 +286,14 @@ class PerSampleSquares:
                 continue
             a = self._inputs[module]
             if type(module) is nn.Linear and a.dim() == 2:
-                # the same as linear_squares, with the average's own update inside the matrix product
-                d2 = d.square()
-                fast = {"weight": (d2.t(), a.square()), "bias": (d2.t(), d2.new_ones(d2.shape[0], 1))}
+                # the same as linear_sums, with the average's own update inside the matrix product
+                fd = self._f(d)
+                fast = {"weight": (fd.t(), self._f(a)), "bias": (fd.t(), fd.new_ones(fd.shape[0], 1))}
                 for local, name in own:
                     target = averages[name] if local == "weight" else averages[name].unsqueeze(1)
                     target.addmm_(*fast[local], beta=decay, alpha=weight)
                 continue
-            squares = squares_function(module)(module, a, d)
+            sums = sums_function(module)(module, a, d, self._f)
             for local, name in own:
-                averages[name].mul_(decay).add_(squares[local], alpha=weight)
+                averages[name].mul_(decay).add_(sums[local], alpha=weight)
         self._clear()

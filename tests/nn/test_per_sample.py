@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from cl_ext.nn.fisher import PerSampleSquares, module_squares, squares_by_loop, squares_function
+from cl_ext.nn.per_sample import PerSampleSums, module_sums, sums_by_loop, sums_function
 
 import pytest
 import torch
@@ -54,7 +54,7 @@ def _make(name: str) -> tuple[nn.Module, Tensor, Tensor]:
 
 def _recorded(model: nn.Module, x: Tensor, y: Tensor, reduction: str, weight: float) -> dict[str, Tensor]:
     parameters = dict(model.named_parameters())
-    recorder = PerSampleSquares()
+    recorder = PerSampleSums()
     recorder.attach(model, list(parameters))
     model(x)  # an evaluation before it must leave no trace
     recorder.start()
@@ -71,7 +71,7 @@ def _recorded(model: nn.Module, x: Tensor, y: Tensor, reduction: str, weight: fl
 @pytest.mark.parametrize(("reduction", "weight"), [("mean", B), ("sum", 1 / B)])
 def test_recorded_squares_equal_the_loop(name: str, reduction: str, weight: float) -> None:
     model, x, y = _make(name)
-    expected = squares_by_loop(model, functional.cross_entropy, x, y)
+    expected = sums_by_loop(model, functional.cross_entropy, x, y)
     for key, average in _recorded(model, x, y, reduction, weight).items():
         torch.testing.assert_close(average, 0.75 + expected[key] / B, rtol=1e-11, atol=1e-13)
 
@@ -79,11 +79,11 @@ def test_recorded_squares_equal_the_loop(name: str, reduction: str, weight: floa
 def test_the_squared_batch_gradient_is_not_the_fisher() -> None:
     """Negative control: what several public codes call a Fisher is about 1/B of it, and fails the test above."""
     model, x, y = _make("mlp")
-    expected = squares_by_loop(model, functional.cross_entropy, x, y)["0.weight"] / B
+    expected = sums_by_loop(model, functional.cross_entropy, x, y)["0.weight"] / B
     functional.cross_entropy(model(x), y).backward()
     ratio = float(model[0].weight.grad.square().sum() / expected.sum())
     assert ratio < 0.5
-    one = squares_by_loop(model, functional.cross_entropy, x[:1], y[:1])["0.weight"]
+    one = sums_by_loop(model, functional.cross_entropy, x[:1], y[:1])["0.weight"]
     model.zero_grad()
     functional.cross_entropy(model(x[:1]), y[:1]).backward()
     torch.testing.assert_close(model[0].weight.grad.square(), one)  # of one sample they are the same
@@ -96,8 +96,8 @@ def test_closed_forms_equal_vmap(name: str) -> None:
         out = module(x)
         if list(module.parameters()):
             d = torch.randn_like(out)
-            closed = squares_function(module)(module, x.detach(), d)
-            for key, value in module_squares(module, x.detach(), d).items():
+            closed = sums_function(module)(module, x.detach(), d, torch.square)
+            for key, value in module_sums(module, x.detach(), d, torch.square).items():
                 torch.testing.assert_close(closed[key], value, rtol=1e-12, atol=1e-13)
         x = out
 
@@ -105,7 +105,7 @@ def test_closed_forms_equal_vmap(name: str) -> None:
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     model, x, y = _make("tokens")
     whole = _recorded(model, x, y, "mean", B)
-    monkeypatch.setattr("cl_ext.nn.fisher._CHUNK_FLOATS", 60)
+    monkeypatch.setattr("cl_ext.nn.per_sample._CHUNK_FLOATS", 60)
     model.zero_grad()
     for key, value in _recorded(model, x, y, "mean", B).items():
         torch.testing.assert_close(value, whole[key], rtol=1e-12, atol=1e-14)
@@ -120,7 +120,7 @@ def test_batch_norm_in_train_mode_splits_the_batch_gradient_by_rows(layer: nn.Mo
     model[0].register_forward_hook(lambda m, i, o: o.register_hook(lambda g: kept.update(linear=g)) and None)
     model[1].register_forward_hook(lambda m, i, o: o.register_hook(lambda g: kept.update(norm=g)) and None)
     z = model[0](x).detach()
-    recorder, parameters = PerSampleSquares(), dict(model.named_parameters())
+    recorder, parameters = PerSampleSums(), dict(model.named_parameters())
     recorder.attach(model, list(parameters))
     recorder.start()
     functional.cross_entropy(model(x), y, reduction="sum").backward()
