@@ -62,6 +62,14 @@ class Plan:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def same_inputs(self, other: Plan) -> bool:
+        """Whether sample i of both is the same row of the same leaf, for every i."""
+        if len(self) != len(other) or self.leaves != other.leaves or not torch.equal(self.rows, other.rows):
+            return False
+        if self.leaf_of is None or other.leaf_of is None:
+            return self.leaf_of is other.leaf_of
+        return torch.equal(self.leaf_of, other.leaf_of)
+
     def read(self, indices: Tensor) -> list[Tensor]:
         """The collated samples at (B,) int64 `indices`: ``[x (B, ...), y (B,), t (B,)]``."""
         rows = self.rows.index_select(0, indices)

@@ -1,11 +1,11 @@
-"""The command line: run, plan, status, report, methods, streams. What needs torch is imported where it is used."""
+"""The command line: run, plan, status, report, tune, methods, streams. torch is imported where it is used."""
 
 import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -32,6 +32,9 @@ Dataset = Annotated[str | None, typer.Option(help="Another data set than the stu
 DataRoot = Annotated[Path | None, typer.Option(help="Folder of the data sets.", envvar="CL_EXT_DATA", show_envvar=True)]
 Out = Annotated[Path | None, typer.Option(help="The store; by default runs/<study>.")]
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
+Workers = Annotated[int | None, typer.Option(help="Cells at a time; by default the cores.")]
+RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Run failed cells again.")]
+TimeLimit = Annotated[float | None, typer.Option(help="Seconds that one cell may run.")]
 
 
 @contextmanager
@@ -46,35 +49,48 @@ def _one_sentence() -> Iterator[None]:
         raise typer.Exit(2) from None
 
 
+def _interrupted() -> NoReturn:
+    errors.print("cl-ext: interrupted; finished cells are kept, and the same command goes on from here")
+    raise typer.Exit(130) from None
+
+
+def _names(text: str | None) -> tuple[str, ...] | None:
+    return None if text is None else tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    from cl_ext.study import StudyError
+    from cl_ext.study.reader import parse_seeds
+
+    try:
+        return parse_seeds(text)
+    except ValueError as error:
+        raise StudyError(f"--seeds: {error}") from None
+
+
 def _load(path: Path, methods: str | None, seeds: str | None, dataset: str | None, data_root: Path | None) -> "Study":
     from cl_ext.study import Study, StudyError
-    from cl_ext.study.reader import parse_seeds
 
     if data_root is not None and not data_root.is_dir():
         raise StudyError(f"--data-root is {data_root}, which is no folder")
     study = Study.load(path, data_root)
     if dataset is not None:
         study = study.with_dataset(dataset, data_root)
-    try:
-        chosen = None if seeds is None else parse_seeds(seeds)
-    except ValueError as error:
-        raise StudyError(f"--seeds: {error}") from None
-    names = None if methods is None else [name.strip() for name in methods.split(",") if name.strip()]
-    return study.with_selection(names, chosen)
+    return study.with_selection(_names(methods), None if seeds is None else _seeds(seeds))
 
 
 @app.command()
 def run(
     study_file: StudyFile,
     out: Out = None,
-    workers: Annotated[int | None, typer.Option(help="Cells at a time; by default the cores.")] = None,
+    workers: Workers = None,
     methods: Methods = None,
     seeds: Seeds = None,
     dataset: Dataset = None,
     data_root: DataRoot = None,
     device: Device = "cpu",
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed cells again.")] = False,
-    time_limit: Annotated[float | None, typer.Option(help="Seconds that one cell may run.")] = None,
+    retry_failed: RetryFailed = False,
+    time_limit: TimeLimit = None,
 ) -> None:
     """Runs what is left of a study, then writes and shows the report.
 
@@ -92,8 +108,7 @@ def run(
                 time_limit=time_limit, progress=progress_for(console),
             )  # fmt: skip
         except KeyboardInterrupt:
-            errors.print("cl-ext: interrupted; finished cells are kept, and the same command goes on from here")
-            raise typer.Exit(130) from None
+            _interrupted()
         _report([store], store, figures=True)
     states = ", ".join(f"{count} {state}" for state, count in sorted(summary.states.items()))
     console.print(f"{study.name}: {states}; {summary.ran} ran now, in {summary.seconds:.0f} s", highlight=False)
@@ -173,6 +188,59 @@ def _report(folders: list[Path], out: Path, figures: bool) -> None:
 
     written = write_report(folders, out, figures=figures, console=console)
     console.print(f"written: {', '.join(str(path) for path in written)}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def tune(
+    study_file: StudyFile,
+    out: Annotated[Path | None, typer.Option(help="The search's store; by default runs/<study>-tune.")] = None,
+    write: Annotated[Path | None, typer.Option(help="The tuned study; by default <out>/<study>.yaml.")] = None,
+    methods: Methods = None,
+    scenarios: Annotated[str | None, typer.Option(help="Only these scenarios of the study's.")] = None,
+    seeds: Annotated[str, typer.Option(help="Tuning seeds: none of the study's.")] = "1000",
+    validation: Annotated[float, typer.Option(help="Fraction of the training data to measure on.")] = 0.2,
+    experiences: Annotated[int | None, typer.Option(help="Only the first of a permuted or rotated stream.")] = None,
+    hyperparameters: Annotated[str | None, typer.Option(help="What to tune; by default each strength.")] = None,
+    grid: Annotated[list[str] | None, typer.Option(help="Values to try: si_lambda=0.1,1; may be repeated.")] = None,
+    workers: Workers = None,
+    data_root: DataRoot = None,
+    device: Device = "cpu",
+    retry_failed: RetryFailed = False,
+    time_limit: TimeLimit = None,
+) -> None:
+    """Chooses hyper-parameters on held-out training data and seeds of its own; writes a study file with them.
+
+    Exit code 0: every method has a value; 1: no setting of some method finished; 2: a mistake; 130: interrupted.
+    """
+    from cl_ext.report.tuning import tuning_lines, tuning_table
+    from cl_ext.study.progress import progress_for
+    from cl_ext.study.protocol import Protocol, parse_grids
+    from cl_ext.study.tune import tune as tune_study
+    from cl_ext.study.tuned import check_place, write_tuned
+
+    with _one_sentence():
+        study = _load(study_file, None, None, None, data_root)
+        protocol = Protocol(
+            _names(methods), _names(scenarios), _seeds(seeds), validation, experiences, _names(hyperparameters),
+            parse_grids(grid or []),
+        )  # fmt: skip
+        store = out or Path("runs") / f"{study.name}-tune"
+        place = write or store / f"{study.name}.yaml"
+        check_place(study, place)
+        try:
+            found, _ = tune_study(
+                study, protocol, store, workers=workers, device=device, data_root=data_root,
+                retry_failed=retry_failed, time_limit=time_limit, progress=progress_for(console),
+            )  # fmt: skip
+        except KeyboardInterrupt:
+            _interrupted()
+        written = write_tuned(study, protocol, found, store, place, data_root)
+    console.print(tuning_table(study, found))
+    for line in tuning_lines(found):
+        console.print(line, highlight=False, soft_wrap=True)
+    console.print(f"written: {', '.join(str(path) for path in written)}", highlight=False, soft_wrap=True)
+    if any(each.chosen is None for each in found):
+        raise typer.Exit(1)
 
 
 @app.command()

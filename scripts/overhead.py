@@ -2,12 +2,14 @@
 
 All contenders run in one process on one thread, interleaved, on random MNIST-shaped data and an MLP 784-100-100-10;
 the table gives the median milliseconds a step, in CPU time of the thread (other processes may share the machine).
-`python scripts/overhead.py [--quick]`.
+`python scripts/overhead.py [--quick]`. What each method adds to a step is the job of
+`python scripts/overhead.py methods` (method_cost.py).
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -123,6 +125,11 @@ def ffcv_walk(benchmark: Any) -> tuple[float, float]:
 
 
 def main() -> None:
+    if sys.argv[1:2] == ["methods"]:
+        import method_cost
+
+        method_cost.main(sys.argv[2:])
+        return
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="6,000 samples and 3 rounds in place of 60,000 and 9")
     parser.add_argument("--methods", default=",".join(METHODS), help="comma-separated")

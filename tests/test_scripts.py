@@ -1,6 +1,5 @@
 """The scripts run as their first lines say."""
 
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -32,14 +31,3 @@ def test_compare_runs_several_studies_and_reports_on_all(tmp_path):
     assert done.returncode == 2
     assert "there is no such file" in done.stderr
     assert not (tmp_path / "none").exists()
-
-
-def test_strengths_searches_on_held_out_data_of_another_seed(tmp_path):
-    text = TINY.replace("[naive, joint]", "[naive, lfl]").replace("[class]", "[task]")
-    done = script("strengths", write(tmp_path, text), "--out", tmp_path / "store")
-    assert done.returncode == 0, done.stderr
-    assert re.search(r"^  lfl: \{lfl_lambda: \{\"task\": [\d.]+\}\}$", done.stdout, re.M)
-    frame = collect(tmp_path / "store")
-    assert set(frame["method"]) == {"lfl"}
-    assert set(frame["seed"]) == {1000}
-    assert sorted(frame["hp.lfl_lambda"]) == [10.0**e for e in range(-3, 4)]

@@ -2,9 +2,115 @@
 
 import cl_ext  # noqa: F401  (the torchvision guard, before avalanche)
 from cl_ext.methods.context import Built, Context
-from cl_ext.plugins import RWalkPlugin, SCPPlugin
+from cl_ext.plugins import (
+    AGEMPlugin,
+    EBLLPlugin,
+    EWCPlugin,
+    GEMPlugin,
+    IMMPlugin,
+    L2Plugin,
+    LocalMASPlugin,
+    LwFPlugin,
+    MASPlugin,
+    OGDPlugin,
+    RWalkPlugin,
+    SCPPlugin,
+    SIPlugin,
+)
+from cl_ext.plugins.imm import MergedHeads
 
+from avalanche.models.utils import avalanche_forward
 from avalanche.training.supervised import Naive
+
+
+def agem(context: Context, mem_size: int, mem_batch_size: int) -> Built:
+    """A-GEM; the memory is split evenly over the experiences of the stream."""
+    plugin = AGEMPlugin(_each(context, "agem", mem_size), mem_batch_size, seed=context.key("memory"))
+    return context.built(Naive(**context.arguments(context.model(), plugin)), plugin)
+
+
+def ebll(
+    context: Context, ebll_lambda: float, lwf_lambda: float, temperature: float, code_size: int, ae_alpha: float,
+    ae_lr: float, ae_epochs: int,
+) -> Built:  # fmt: skip
+    """Encoder based lifelong learning; its auto-encoders come from generators of the cell's seed."""
+    plugin = EBLLPlugin(
+        ebll_lambda, lwf_lambda, temperature, code_size, ae_alpha, ae_lr, ae_epochs, seed=context.seed
+    )  # fmt: skip
+    return context.built(Naive(**context.arguments(context.model(), plugin)), plugin)
+
+
+def ewc(context: Context, ewc_lambda: float, fisher: str) -> Built:
+    """EWC with every past experience's anchor in effect; the Fisher's softmax is the scenario's."""
+    plugin = EWCPlugin(ewc_lambda, fisher=fisher, seed=context.seed)  # type: ignore[arg-type]
+    return context.built(Naive(**context.arguments(context.model(), plugin)), plugin)
+
+
+def ewc_online(context: Context, ewc_lambda: float, gamma: float, fisher: str) -> Built:
+    """Online EWC with one anchor; the Fisher's softmax is the scenario's."""
+    plugin = EWCPlugin(ewc_lambda, mode="online", gamma=gamma, fisher=fisher, seed=context.seed)  # type: ignore[arg-type]
+    return context.built(Naive(**context.arguments(context.model(), plugin)), plugin)
+
+
+def gem(context: Context, mem_size: int, margin: float) -> Built:
+    """GEM; the memory is split evenly over the experiences of the stream."""
+    plugin = GEMPlugin(_each(context, "gem", mem_size), margin)
+    return context.built(Naive(**context.arguments(context.model(), plugin)), plugin)
+
+
+def imm_mean(context: Context, alpha: float, l2_lambda: float, drop_keep: float) -> Built:
+    """Mean-IMM."""
+    return _imm(context, IMMPlugin("mean", alpha or None, l2_lambda, drop_keep, _merged_heads(context),
+                                   seed=context.seed))  # fmt: skip
+
+
+def imm_mode(context: Context, alpha: float, l2_lambda: float, drop_keep: float, fisher: str) -> Built:
+    """Mode-IMM; the Fisher's softmax is the scenario's."""
+    return _imm(context, IMMPlugin("mode", alpha or None, l2_lambda, drop_keep, _merged_heads(context),
+                                   fisher=fisher, seed=context.seed))  # type: ignore[arg-type]  # fmt: skip
+
+
+def _merged_heads(context: Context) -> MergedHeads:
+    # task-incremental: a class's row of the head is trained in one experience only, so it is that task's own head
+    return "exclude" if context.scenario == "task" else "include"
+
+
+def _imm(context: Context, plugin: IMMPlugin) -> Built:
+    strategy = Naive(**context.arguments(context.model(), plugin))
+    built = context.built(strategy, plugin)
+    built.networks = lambda: [plugin.merged_network(strategy.model)]
+    built.logits = lambda x, task: context.pad(avalanche_forward(plugin.merged_network(strategy.model), x, task))
+    return built
+
+
+def l2(context: Context, l2_lambda: float) -> Built:
+    """The L2 penalty around the latest weights."""
+    plugin = L2Plugin(l2_lambda)
+    return context.built(Naive(**context.arguments(context.model(), plugin)), plugin)
+
+
+def lwf(context: Context, lwf_lambda: float, temperature: float) -> Built:
+    """Learning without forgetting; which old outputs share a softmax follows from the scenario's loss."""
+    plugin = LwFPlugin(lwf_lambda, temperature=temperature)
+    return context.built(Naive(**context.arguments(context.model(), plugin)), plugin)
+
+
+def mas(context: Context, mas_lambda: float, accumulate: str) -> Built:
+    """Memory aware synapses: each sample's own gradient, of the raw logits that the scenario's loss reads."""
+    plugin = MASPlugin(mas_lambda, accumulate=accumulate)  # type: ignore[arg-type]
+    return context.built(Naive(**context.arguments(context.model(), plugin)), plugin)
+
+
+def mas_local(context: Context, mas_lambda: float, accumulate: str) -> Built:
+    """Local memory aware synapses: forward only."""
+    plugin = LocalMASPlugin(mas_lambda, accumulate=accumulate)  # type: ignore[arg-type]
+    return context.built(Naive(**context.arguments(context.model(), plugin)), plugin)
+
+
+def ogd(context: Context, n_samples: int, variant: str) -> Built:
+    """Orthogonal gradient descent; its samples come from a generator of the cell's seed."""
+    plugin = OGDPlugin(n_samples, variant=variant, seed=context.seed)  # type: ignore[arg-type]
+    return context.built(Naive(**context.arguments(context.model(), plugin)), plugin)
 
 
 def rwalk(context: Context, rwalk_lambda: float, alpha: float, delta_t: int, epsilon: float, fisher: str) -> Built:
@@ -17,3 +123,18 @@ def scp(context: Context, scp_lambda: float, alpha: float, mode: str, slices: in
     """Sliced Cramer preservation; its slices come from a generator of the cell's seed."""
     plugin = SCPPlugin(scp_lambda, alpha=alpha, mode=mode, slices=slices, seed=context.seed)  # type: ignore[arg-type]
     return context.built(Naive(**context.arguments(context.model(), plugin)), plugin)
+
+
+def si(context: Context, si_lambda: float, xi: float) -> Built:
+    """Synaptic intelligence in the paper's form."""
+    plugin = SIPlugin(si_lambda, xi=xi)
+    return context.built(Naive(**context.arguments(context.model(), plugin)), plugin)
+
+
+def _each(context: Context, name: str, mem_size: int) -> int:
+    """An experience's part of a memory of `mem_size` samples in all; 0 only where that is 0."""
+    if 0 < mem_size < context.experiences:
+        raise ValueError(
+            f"{name} splits mem_size over the {context.experiences} experiences of the stream; mem_size is {mem_size}"
+        )
+    return mem_size // context.experiences

@@ -1,6 +1,31 @@
 """Continual-learning methods as Avalanche plugins, one file a method."""
 
+from cl_ext.plugins.agem import AGEMPlugin
+from cl_ext.plugins.ebll import EBLLPlugin
+from cl_ext.plugins.ewc import EWCPlugin
+from cl_ext.plugins.gem import GEMPlugin
+from cl_ext.plugins.imm import IMMPlugin
+from cl_ext.plugins.l2 import L2Plugin
+from cl_ext.plugins.lwf import LwFPlugin
+from cl_ext.plugins.mas import MASPlugin
+from cl_ext.plugins.mas_local import LocalMASPlugin
+from cl_ext.plugins.ogd import OGDPlugin
 from cl_ext.plugins.rwalk import RWalkPlugin
 from cl_ext.plugins.scp import SCPPlugin
+from cl_ext.plugins.si import SIPlugin
 
-__all__ = ["RWalkPlugin", "SCPPlugin"]
+__all__ = [
+    "AGEMPlugin",
+    "EBLLPlugin",
+    "EWCPlugin",
+    "GEMPlugin",
+    "IMMPlugin",
+    "L2Plugin",
+    "LocalMASPlugin",
+    "LwFPlugin",
+    "MASPlugin",
+    "OGDPlugin",
+    "RWalkPlugin",
+    "SCPPlugin",
+    "SIPlugin",
+]

@@ -4,10 +4,12 @@ Symbols as in the paper: `theta` the weights, `g` the task loss's gradient, `F` 
 `t` the step, `k` the experience. `docs/methods/rwalk.md` has the equations and the deviations.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from cl_ext.nn.parameters import ParameterBuffers
+from cl_ext.nn.path import PathIntegral
 from cl_ext.nn.per_sample import PerSampleSums
 from cl_ext.plugins.checks import check_choice, check_count, check_number
 from cl_ext.plugins.quadratic import Heads, QuadraticPenaltyPlugin
@@ -16,6 +18,11 @@ import torch
 from torch import Tensor, nn
 
 FisherKind = Literal["per_sample", "batch"]
+_SINGLE_HEAD = (
+    "RWalkPlugin: this experience has new classes only, and neither task labels nor a plugin that stores samples; on "
+    "a single head the network then keeps little but the last experience's classes; the paper's class-incremental "
+    "results store samples, as ReplayPlugin does"
+)
 
 
 @torch.no_grad()
@@ -23,22 +30,6 @@ def batch_fisher_(fisher: Sequence[Tensor], gradients: Sequence[Tensor], alpha: 
     """`F^t = alpha g^2 + (1 - alpha) F^{t-1}` with the batch's mean gradient `g`, in place."""
     torch._foreach_mul_(list(fisher), 1.0 - alpha)
     torch._foreach_addcmul_(list(fisher), list(gradients), list(gradients), value=alpha)
-
-
-@torch.no_grad()
-def path_step_(
-    path: Sequence[Tensor], gradients: Sequence[Tensor], before: Sequence[Tensor], after: Sequence[Tensor]
-) -> None:
-    """`l += -g (theta(t+1) - theta(t))`: the first-order drop of the loss that each parameter's move brought.
-
-    Args:
-        path: `l`, changed in place.
-        gradients: `g` at `theta(t)`.
-        before: `theta(t)`; overwritten.
-        after: `theta(t+1)`.
-    """
-    torch._foreach_sub_(list(before), list(after))
-    torch._foreach_addcmul_(list(path), list(gradients), list(before))
 
 
 @torch.no_grad()
@@ -104,6 +95,23 @@ def unit_range(values: Sequence[Tensor]) -> list[Tensor]:
     return [torch.full_like(v, 1.0 if high > 0.0 else 0.0) for v in values]
 
 
+def only_new_classes(strategy: Any) -> bool:
+    """Whether an experience teaches new classes alone on a head that the earlier ones share, with no stored sample.
+
+    Asked at the first iteration of an experience: its classes are all new, no task label tells it from the others, no
+    plugin has a memory of samples, and the batch holds no earlier class.
+    """
+    experience = strategy.experience
+    now = set(getattr(experience, "classes_in_this_experience", None) or ())
+    earlier = set(getattr(experience, "previous_classes", None) or ())
+    if not now or not earlier or now & earlier or any(getattr(experience, "task_labels", None) or ()):
+        return False
+    memories = ("storage_policy", "mem_size", "memory_size")
+    if any(hasattr(plugin, memory) for plugin in strategy.plugins for memory in memories):
+        return False
+    return set(strategy.mb_y.unique().tolist()) <= now
+
+
 class RWalkPlugin(QuadraticPenaltyPlugin):
     """Riemannian Walk, in the paper's form.
 
@@ -119,7 +127,8 @@ class RWalkPlugin(QuadraticPenaltyPlugin):
         L(theta) + lambda sum Omega (theta - theta*)^2          (no factor 1/2)
 
     `g` is whatever `strategy.loss` gives, before this penalty: a term that another plugin adds to the loss is part of
-    it. Samples that the paper keeps are `ReplayPlugin`'s business.
+    it. Samples that the paper keeps are `ReplayPlugin`'s business: in class-incremental streams a single head without
+    them keeps the last experience's classes only, of which one warning tells in the second experience.
     """
 
     name = "RWalk"
@@ -157,8 +166,7 @@ class RWalkPlugin(QuadraticPenaltyPlugin):
         self._fisher = ParameterBuffers()
         self._score = ParameterBuffers()
         self._task_score = ParameterBuffers()
-        self._path = ParameterBuffers()
-        self._gradient = ParameterBuffers()
+        self._path = PathIntegral()
         self._segment_start = ParameterBuffers("values")
         self._squares = PerSampleSums()
         self._steps = 0
@@ -181,7 +189,7 @@ class RWalkPlugin(QuadraticPenaltyPlugin):
         return self._score.named()
 
     def _buffers(self) -> tuple[ParameterBuffers, ...]:
-        return self._fisher, self._score, self._task_score, self._path, self._gradient, self._segment_start
+        return self._fisher, self._score, self._task_score, self._path.w, self._path.gradient, self._segment_start
 
     def align(self, model: nn.Module) -> None:
         """Makes every buffer fit the model's present parameters, and hooks its layers where that is needed."""
@@ -218,13 +226,15 @@ class RWalkPlugin(QuadraticPenaltyPlugin):
     def before_training_iteration(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Lets the step before enter F, then records this one."""
         super().before_training_iteration(strategy, *args, **kwargs)
+        if self._steps == 0 and self.experiences == 1 and self.strength > 0.0 and only_new_classes(strategy):
+            warnings.warn(_SINGLE_HEAD, stacklevel=2)
         self._update_fisher()
         if self.fisher == "per_sample":
             self._squares.start()
 
     def after_backward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Keeps the task loss's gradient, then adds the penalty's."""
-        self._gradient.copy_gradients_(self._tensors)
+        self._path.keep_gradient_(self._tensors)
         if self.fisher == "per_sample":
             self._squares.stop(self._parameters)
             size = len(strategy.mb_x)
@@ -240,14 +250,14 @@ class RWalkPlugin(QuadraticPenaltyPlugin):
 
     def after_update(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Extends the path by this step, and closes the segment where it is complete."""
-        path_step_(self._path.tensors, self._gradient.tensors, self._penalty.scratch.tensors, self._tensors)
+        self._path.step_(self._penalty.scratch.tensors, self._tensors)
         self._steps += 1
         if self._steps % self.delta_t == 0:
             self._close_segment()
 
     def _close_segment(self) -> None:
         """Adds the segment's score, with F as it was before the segment's last step entered it."""
-        lists = (self._task_score, self._path, self._fisher, self._segment_start)
+        lists = (self._task_score, self._path.w, self._fisher, self._segment_start)
         score, path, fisher, start = (buffers.tensors for buffers in lists)
         close_segment_(score, path, fisher, start, self._tensors, self._penalty.scratch.tensors, self.epsilon)
 
@@ -257,7 +267,7 @@ class RWalkPlugin(QuadraticPenaltyPlugin):
             return
         self._fisher_is_due = False
         if self.fisher == "batch":
-            batch_fisher_(self._fisher.tensors, self._gradient.tensors, self.alpha)
+            batch_fisher_(self._fisher.tensors, self._path.gradient.tensors, self.alpha)
         else:
             self._squares.update_(self._fisher.named(), 1.0 - self.alpha, self.alpha * self._batch_weight)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from cl_ext.metrics import accuracy_over_stream, forgetting_per_experience
 from cl_ext.report import style
+from cl_ext.report.overlay import learning_together
 from cl_ext.report.runs import Board, boards
 from cl_ext.report.statistics import band
 from cl_ext.report.tradeoffs import accuracy_against_cost, accuracy_against_memory
@@ -138,6 +139,7 @@ FIGURES: dict[str, Callable[[Board], list[Figure]]] = {
     "stream": accuracy_over_the_stream,
     "forgetting": forgetting_by_experience,
     "learning": learning_curves,
+    "together": learning_together,
     "memory": accuracy_against_memory,
     "cost": accuracy_against_cost,
 }
@@ -155,6 +157,7 @@ scenario, else task-agnostic). Panels are ordered by final accuracy.
 - `stream`: mean accuracy on the experiences seen so far; grey lines are references.
 - `forgetting`: max over rows 1..T-1 minus the last row, by experience (Chaudhry et al. 2018).
 - `learning`: as `stream`, while training; instants are evenly spaced inside an experience.
+- `together`: the same of at most ten methods in one pair of axes; dashed lines end an experience.
 - `memory`, `cost`: final accuracy against extra bytes and against CPU seconds relative to naive; the line is the Pareto
   frontier of the methods, references (hollow) aside.
 """

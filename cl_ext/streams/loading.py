@@ -119,10 +119,15 @@ class IndexedLoader:
     """Stands in for a loader: the same batches, read by index alone, and the same use of torch's random state.
 
     Anything else that is asked of it is answered by the loader that it stands for.
+
+    Attributes:
+        positions: (B,) int64, where the samples of the batch that was yielded last stand in the loader's data set, for
+            plugins that keep something by sample; None before the first batch.
     """
 
     def __init__(self, loader: Any, plan: Plan, batch_sampler: Any) -> None:
         self.original, self.plan, self.batch_sampler = loader, plan, batch_sampler
+        self.positions: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.original)
@@ -134,16 +139,18 @@ class IndexedLoader:
         torch.empty((), dtype=torch.int64).random_(generator=arguments.get("generator"))
         whole = self.batch_sampler.whole() if isinstance(self.batch_sampler, SeededBatches) else None
         if whole is None:
-            for indices in batches:
-                yield self.plan.read(torch.as_tensor(indices, dtype=torch.int64))
+            for batch in batches:
+                self.positions = torch.as_tensor(batch, dtype=torch.int64)
+                yield self.plan.read(self.positions)
             return
         indices, sizes = whole
         plan = self.plan
         rows = plan.rows.index_select(0, indices).split(sizes)
         columns = [extra.index_select(0, indices).split(sizes) for extra in plan.extras]
         leaf_of = [None] * len(rows) if plan.leaf_of is None else plan.leaf_of.index_select(0, indices).split(sizes)
-        for batch, leaves, *extras in zip(rows, leaf_of, *columns, strict=True):
-            yield [*plan.fields(batch, leaves), *extras]
+        for positions, part, leaves, *extras in zip(indices.split(sizes), rows, leaf_of, *columns, strict=True):
+            self.positions = positions
+            yield [*plan.fields(part, leaves), *extras]
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or name == "original":  # a copy asks before __init__ has run

@@ -13,11 +13,11 @@ class StudyError(ValueError):
     """A mistake in a study, said in one sentence; the command line prints it and exits with 2."""
 
 
-class _Loader(yaml.SafeLoader):
+class YamlLoader(yaml.SafeLoader):
     """YAML 1.1 reads 1e-3 as text, because it wants a dot; a study's author means a number."""
 
 
-_Loader.add_implicit_resolver(
+YamlLoader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
 )
 
@@ -35,7 +35,7 @@ class Document:
     def __init__(self, text: str, name: str) -> None:
         self.name = name
         self._lines: dict[Key, int] = {}
-        loader = _Loader(text)
+        loader = YamlLoader(text)
         try:
             node = loader.get_single_node()
             self.values: Any = None if node is None else self._read(loader, node, ())
@@ -62,7 +62,7 @@ class Document:
         except UnicodeDecodeError as error:
             raise StudyError(f"{path}: this is no text file in UTF-8 ({error.reason})") from None
 
-    def _read(self, loader: _Loader, node: yaml.Node, key: Key) -> Any:
+    def _read(self, loader: YamlLoader, node: yaml.Node, key: Key) -> Any:
         self._lines.setdefault(key, node.start_mark.line + 1)
         if isinstance(node, yaml.MappingNode):
             mapping: dict[Any, Any] = {}

@@ -29,12 +29,12 @@ def load_records(*roots: Path | str, study: str | None = None) -> list[dict[str,
 
     Returns:
         A dictionary a cell: the record's keys and `study`, `stream` (a label), `scenario`, `method`, `seed`,
-        `hyperparameters`, `spec`. A cell that several studies share appears once for each.
+        `hyperparameters`, `spec`, `tuning` (see `tuning_of`). A cell that several studies share appears once for each.
     """
     merged: dict[tuple[str, str], dict[str, Any]] = {}
     for root in roots:
         store = Store(root)
-        studies = {name: (str(content["stream"]), set(content["cells"])) for name, content in store.studies().items()}
+        studies = {name: content | {"cells": set(content["cells"])} for name, content in store.studies().items()}
         for run_id in store.run_ids():
             record, spec = store.record(run_id), store.spec(run_id)
             if record is None or spec is None or is_stale(spec):
@@ -42,7 +42,9 @@ def load_records(*roots: Path | str, study: str | None = None) -> list[dict[str,
             for name, label in _owners(run_id, studies, study, spec):
                 known = merged.get((name, run_id))
                 if known is None or (known["status"] != FINISHED and record["status"] == FINISHED):
-                    merged[name, run_id] = _merge(record, spec, name, label)
+                    said = studies.get(name, {}).get("tuning", {}) if spec.hyperparameters else {}
+                    tuning = tuning_of(said, spec.method)
+                    merged[name, run_id] = _merge(record, spec, name, label) | {"tuning": tuning}
     return list(merged.values())
 
 
@@ -52,14 +54,40 @@ def is_stale(spec: CellSpec) -> bool:
 
 
 def _owners(
-    run_id: str, studies: Mapping[str, tuple[str, set[str]]], wanted: str | None, spec: CellSpec
+    run_id: str, studies: Mapping[str, Mapping[str, Any]], wanted: str | None, spec: CellSpec
 ) -> Iterator[tuple[str, str]]:
-    owners = [(name, label) for name, (label, cells) in studies.items() if run_id in cells]
+    owners = [(name, str(content["stream"])) for name, content in studies.items() if run_id in content["cells"]]
     if not owners:
         owners = [("", f"{spec.stream['name']} {spec.stream['dataset']}")]
     for name, label in owners:
         if wanted is None or name == wanted:
             yield name, label
+
+
+def tuning_of(tuning: Mapping[str, Any], method: str) -> dict[str, Any]:
+    """How one method's values were chosen, from a study's `tuning`; None for what it does not say.
+
+    A key holds one value for all, or a mapping of method to value. The number of configurations is a method's only in
+    a mapping: a plain number counts those of all methods together. Where that mapping leaves a method out, one protocol
+    for all is not this method's.
+
+    Returns:
+        `protocol`, `configurations`, `seeds`.
+    """
+    counts = tuning.get("configurations")
+    left_out = isinstance(counts, Mapping) and method not in counts
+
+    def own(key: str) -> Any:
+        value = tuning.get(key)
+        if isinstance(value, Mapping):
+            return value.get(method)
+        return None if left_out else value
+
+    return {
+        "protocol": own("protocol"),
+        "configurations": own("configurations") if isinstance(counts, Mapping) else None,
+        "seeds": own("seeds"),
+    }
 
 
 def _merge(record: Mapping[str, Any], spec: CellSpec, study: str, label: str) -> dict[str, Any]:
@@ -139,6 +167,12 @@ def _row(record: Mapping[str, Any], reference: Mapping[str, Any] | None) -> dict
     costs = record.get("costs", {})
     row |= {name: np.nan if costs.get(name) is None else costs[name] for name in _COSTS}
     row |= {f"hp.{name}": value for name, value in record["hyperparameters"].items()}
+    tuning = record["tuning"]
+    row |= {
+        "tuning_protocol": tuning["protocol"],
+        "tuning_configurations": np.nan if tuning["configurations"] is None else tuning["configurations"],
+        "tuning_seeds": None if tuning["seeds"] is None else ", ".join(map(str, tuning["seeds"])),
+    }
     return row
 
 

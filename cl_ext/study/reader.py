@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +17,11 @@ _KEYS = (
 )  # fmt: skip
 _SCENARIOS = ("task", "domain", "class")
 _SCALARS = {"name": str, "dataset": str, "width": int, "experiences": int}
+_TUNING: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "protocol": ("a text", lambda value: isinstance(value, str)),
+    "configurations": ("a whole number", lambda value: type(value) is int and value >= 0),
+    "seeds": ("a list of whole numbers", lambda value: isinstance(value, list) and all(type(n) is int for n in value)),
+}
 _T = TypeVar("_T", StreamSpec, NetworkSpec, Budget)
 
 
@@ -241,7 +246,19 @@ class Reader:
         return given
 
     def tuning(self) -> dict[str, Any]:
-        if self.document.at(("tuning",)) is None:
+        """How the values were chosen; each key holds one value, or a mapping of method to value."""
+        document = self.document
+        if document.at(("tuning",)) is None:
             return {}
-        self.document.check_keys(("tuning",), ("protocol", "configurations", "seeds"))
-        return dict(self.document.at(("tuning",)))
+        document.check_keys(("tuning",), _TUNING)
+        for key, given in document.at(("tuning",)).items():
+            takes, fits = _TUNING[key]
+            for name, one in given.items() if isinstance(given, dict) else [(None, given)]:
+                where = ("tuning", key) if name is None else ("tuning", key, name)
+                try:
+                    _ = name is None or METHODS[name]
+                except UnknownMethodError as error:
+                    raise document.error(where, str(error)) from error
+                if not fits(one):
+                    raise document.error(where, f"{dotted(where)} is {one!r}; it takes {takes}")
+        return dict(document.at(("tuning",)))

@@ -119,6 +119,8 @@ def test_a_last_batch_of_one_and_an_experience_below_a_batch(name: str, samples:
     [
         ("gem_avalanche", {"mem_size": 2}, "mem_size"),
         ("agem_avalanche", {"mem_size": 2}, "mem_size"),
+        ("gem", {"mem_size": 2}, "mem_size"),
+        ("agem", {"mem_size": 2}, "mem_size"),
         ("gss", {"mem_size": 20}, "mem_size"),
         ("bic", {"mem_size": 50}, "mem_size"),
         ("mir", {"subsample": 4}, "subsample"),

@@ -54,7 +54,12 @@ def test_search_ranges(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "near"),
-    [("ewc", "ewc_avalanche"), ("pacnet_avalanche", "packnet_avalanche"), ("er-ace", "er_ace"), ("Naive", "naive")],
+    [
+        ("generative_replay", "generative_replay_avalanche"),
+        ("pacnet_avalanche", "packnet_avalanche"),
+        ("er-ace", "er_ace"),
+        ("Naive", "naive"),
+    ],
 )
 def test_unknown_name_suggests_the_nearest(name: str, near: str) -> None:
     with pytest.raises(UnknownMethodError, match=f"did you mean '{near}'"):

@@ -12,7 +12,21 @@ from typing import Any
 
 import cl_ext  # noqa: F401
 from cl_ext.nn.passes import preserved_random_state
-from cl_ext.plugins import RWalkPlugin, SCPPlugin
+from cl_ext.plugins import (
+    AGEMPlugin,
+    EBLLPlugin,
+    EWCPlugin,
+    GEMPlugin,
+    IMMPlugin,
+    L2Plugin,
+    LocalMASPlugin,
+    LwFPlugin,
+    MASPlugin,
+    OGDPlugin,
+    RWalkPlugin,
+    SCPPlugin,
+    SIPlugin,
+)
 from cl_ext.plugins.quadratic import QuadraticPenaltyPlugin
 
 import pytest
@@ -73,6 +87,59 @@ CASES = [
     Case("scp", SCPPlugin, {"scp_lambda": 2.0}, {"scp_lambda": 0.0}),
     Case("scp-sliced", SCPPlugin, {"scp_lambda": 2.0, "mode": "sliced", "slices": 20}, {"scp_lambda": 0.0}),
     Case("scp-minibatch", SCPPlugin, {"scp_lambda": 2.0, "mode": "minibatch", "init": "first"}, {"scp_lambda": 0.0}),
+    Case("si", SIPlugin, {"si_lambda": 5.0}, {"si_lambda": 0.0}, copies=5.0),
+    Case("ewc", EWCPlugin, {"ewc_lambda": 5.0}, {"ewc_lambda": 0.0}, copies=3.0),
+    Case(
+        "ewc-online",
+        EWCPlugin,
+        {"ewc_lambda": 5.0, "mode": "online", "gamma": 0.7, "fisher": "sampled", "n_samples": 9, "normalise": "max"},
+        {"ewc_lambda": 0.0},
+        copies=3.0,
+    ),
+    Case(
+        "ewc-batch",
+        EWCPlugin,
+        {"ewc_lambda": 5.0, "fisher": "batch", "normalise": "max"},
+        {"ewc_lambda": 0.0},
+        copies=3.0,
+    ),
+    Case("l2", L2Plugin, {"l2_lambda": 0.5}, {"l2_lambda": 0.0}, copies=3.0),
+    Case("mas", MASPlugin, {"mas_lambda": 0.02}, {"mas_lambda": 0.0}, copies=4.0),
+    Case(
+        "mas-mean-all",
+        MASPlugin,
+        {"mas_lambda": 0.02, "accumulate": "mean", "outputs": "all"},
+        {"mas_lambda": 0.0},
+        copies=4.0,
+    ),
+    Case("gem", GEMPlugin, {"mem_size": 12}, {"mem_size": 0}),
+    Case("agem", AGEMPlugin, {"mem_size": 12, "mem_batch_size": 8}, {"mem_size": 0}),
+    Case("lwf", LwFPlugin, {"lwf_lambda": 2.0}, {"lwf_lambda": 0.0}, copies=1.0),
+    Case(
+        "ogd",
+        OGDPlugin,
+        {"n_samples": 2, "variant": "all", "max_directions": 60, "seed": 1},
+        {"n_samples": 0},
+        copies=50.0,
+    ),
+    Case("ogd-explicit", OGDPlugin, {"n_samples": 9, "basis": "explicit"}, {"n_samples": 0}, copies=40.0),
+    Case(
+        "ebll",
+        EBLLPlugin,
+        {"ebll_lambda": 2.0, "code_size": 4, "ae_lr": 1.0, "ae_epochs": 2, "ae_batch_size": 8},
+        {"ebll_lambda": 0.0, "lwf_lambda": 0.0},
+        copies=3.0,
+    ),
+    Case("mas-local", LocalMASPlugin, {"mas_lambda": 0.02}, {"mas_lambda": 0.0}, copies=4.0),
+    Case("imm-mean", IMMPlugin, {}, {"alpha": 1.0}, copies=3.0, result=lambda runner: merged(runner)),
+    Case(
+        "imm-mode",
+        IMMPlugin,
+        {"merge": "mode", "alpha": 0.4, "l2_lambda": 0.05, "drop_keep": 0.7, "fisher": "sampled", "n_samples": 12},
+        {"alpha": 1.0, "l2_lambda": 0.0, "drop_keep": 1.0},
+        copies=7.0,
+        result=lambda runner: merged(runner),
+    ),
 ]
 QUADRATIC = [case for case in CASES if issubclass(case.make, QuadraticPenaltyPlugin)]
 
@@ -170,6 +237,12 @@ def run(plugins: list[Any], network: Callable[[], nn.Module] = mlp, kind: str = 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+def merged(runner: Naive) -> dict[str, Tensor]:
+    """The weights with which IMM predicts."""
+    plugin = next(plugin for plugin in runner.plugins if isinstance(plugin, IMMPlugin))
+    return weights(plugin.merged_network(runner.model))
 
 
 def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:

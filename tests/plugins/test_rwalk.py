@@ -1,20 +1,26 @@
 """RWalk against closed forms and an independent loop, in float64; every known fault of public codes must be caught."""
 
+import warnings
 from typing import Any
 
 from cl_ext.nn.per_sample import sums_by_loop
-from cl_ext.plugins import RWalkPlugin, rwalk
+from cl_ext.plugins import RWalkPlugin, SIPlugin, rwalk
 from cl_ext.plugins.rwalk import close_segment_, segment_score, unit_range
 
 import pytest
 import torch
 from avalanche.benchmarks import nc_benchmark
+from avalanche.core import SupervisedPlugin
+from avalanche.training.plugins import ReplayPlugin
 from torch import Tensor, nn
 from torch.nn import functional
 
 from tests.plugins import common
 
-pytestmark = pytest.mark.filterwarnings("ignore:No loggers specified")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:No loggers specified"),
+    pytest.mark.filterwarnings("ignore:RWalkPlugin. this experience has new classes only"),
+]
 LR, MOMENTUM, BATCH, EPOCHS = 0.1, 0.5, 5, 3
 Named = dict[str, Tensor]
 
@@ -30,10 +36,10 @@ def _network() -> nn.Module:
     return nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 6)).double()
 
 
-def _plugin_run(plugin: RWalkPlugin, criterion: Any = None, rate: float = LR) -> nn.Module:
+def _plugin_run(plugin: Any, criterion: Any = None, rate: float = LR, model: nn.Module | None = None) -> nn.Module:
     dataset = common.labelled(*_data())
     stream = nc_benchmark(dataset, dataset, 3, task_labels=False, shuffle=False).train_stream
-    model = _network()
+    model = _network() if model is None else model
     optimizer = torch.optim.SGD(model.parameters(), lr=rate, momentum=MOMENTUM)
     options = {"optimizer": optimizer, "train_mb_size": BATCH, "train_epochs": EPOCHS}
     options |= {"criterion": criterion or nn.CrossEntropyLoss()}
@@ -107,7 +113,7 @@ def test_it_equals_the_reference(fisher: Any, delta_t: int) -> None:
 class _PenaltyInPath(RWalkPlugin):
     def after_backward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         super().after_backward(strategy, *args, **kwargs)
-        self._gradient.copy_gradients_(self._tensors)
+        self._path.keep_gradient_(self._tensors)
 
 
 class _GrowingScore(RWalkPlugin):
@@ -141,7 +147,7 @@ class _BatchGradientCalledFisher(RWalkPlugin):
     def _update_fisher(self) -> None:
         if self._fisher_is_due:
             self._fisher_is_due = False
-            rwalk.batch_fisher_(self._fisher.tensors, self._gradient.tensors, self.alpha)
+            rwalk.batch_fisher_(self._fisher.tensors, self._path.gradient.tensors, self.alpha)
 
 
 class _AnchorNotRefreshed(RWalkPlugin):
@@ -152,7 +158,38 @@ class _AnchorNotRefreshed(RWalkPlugin):
             self._penalty.anchor.copy_(old)
 
 
+class _MachineEpsilon(RWalkPlugin):
+    """Avalanche: scores explode where F is still 0."""
+
+    def _close_segment(self) -> None:
+        kept, self.epsilon = self.epsilon, 1.2e-7
+        super()._close_segment()
+        self.epsilon = kept
+
+
+class _RangePerParameter(RWalkPlugin):
+    """Each parameter tensor mapped to [0, 1] by itself."""
+
+    def consolidate(self, strategy: Any) -> None:
+        super().consolidate(strategy)
+        pairs = zip(self._fisher.tensors, self._score.tensors, strict=True)
+        self._penalty.importance.copy_([unit_range([f])[0] + unit_range([s])[0] for f, s in pairs])
+
+
+class _DividedByTheMaximum(RWalkPlugin):
+    """Avalanche: the minimum stays."""
+
+    def consolidate(self, strategy: Any) -> None:
+        super().consolidate(strategy)
+        fisher, score = self._fisher.tensors, self._score.tensors
+        most_f, most_s = max(float(f.max()) for f in fisher), max(float(s.max()) for s in score)
+        self._penalty.importance.copy_([f / most_f + s / most_s for f, s in zip(fisher, score, strict=True)])
+
+
 FAULTS = [
+    _MachineEpsilon,
+    _RangePerParameter,
+    _DividedByTheMaximum,
     _PenaltyInPath,
     _GrowingScore,
     _LastSegmentDropped,
@@ -257,20 +294,81 @@ def test_constant_fisher_and_one_segment_is_si() -> None:
         torch.testing.assert_close(mine, theirs, rtol=1e-11, atol=1e-13)
 
 
-def test_score_recursion() -> None:
+class _SILimit(_ConstantFisher):
+    """And scores are summed over experiences, as SI's are."""
+
+    def consolidate(self, strategy: Any) -> None:
+        old = [o.clone() for o in self._penalty.importance.tensors]
+        super().consolidate(strategy)
+        self._penalty.importance.copy_([o + s for o, s in zip(old, self._task_score.tensors, strict=True)])
+
+
+def test_its_limit_is_the_si_plugin() -> None:
+    walk, si = _SILimit(0.7, delta_t=10**9, epsilon=0.1, fisher="batch"), SIPlugin(0.7, xi=0.1)
+    first, second = _plugin_run(walk), _plugin_run(si)
+    for p, q in zip(first.parameters(), second.parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=0, atol=1e-14)
+    for name, omega in si.importances.items():
+        torch.testing.assert_close(walk.importances[name], omega, rtol=1e-12, atol=1e-15)
+
+
+class _FisherOnly(RWalkPlugin):
+    def consolidate(self, strategy: Any) -> None:
+        super().consolidate(strategy)
+        self._penalty.importance.copy_(unit_range(self._fisher.tensors))
+
+
+@pytest.mark.parametrize("fisher", ["per_sample", "batch"])
+def test_without_its_score_it_is_ewc_plus_plus(fisher: Any) -> None:
+    """EWC++ with its Fisher normalised, written here anew: a running Fisher, and no path at all."""
+    strength, alpha = 2.0, 0.6
+    plugin = _FisherOnly(strength, alpha=alpha, fisher=fisher)
+    ours = _plugin_run(plugin)
+
+    model, (xs, ys) = _network(), _data()
+    theta = dict(model.named_parameters())
+    optimizer = torch.optim.SGD(theta.values(), lr=LR, momentum=MOMENTUM)
+    running = {n: torch.zeros_like(p) for n, p in theta.items()}
+    omega, star = dict(running), {n: p.detach().clone() for n, p in theta.items()}
+    for task in range(3):
+        for _ in range(EPOCHS):
+            for x, y in zip(xs[12 * task :][:12].split(BATCH), ys[12 * task :][:12].split(BATCH), strict=True):
+                size = 1 if fisher == "per_sample" else BATCH
+                samples = zip(x.split(size), y.split(size), strict=True)
+                losses = [functional.cross_entropy(model(a), b) for a, b in samples]
+                each = [torch.autograd.grad(loss, theta.values(), retain_graph=True) for loss in losses]
+                for i, (n, p) in enumerate(theta.items()):
+                    new = sum(g[i] ** 2 for g in each) / len(each)
+                    running[n] = alpha * new + (1 - alpha) * running[n]
+                    p.grad = sum(g[i] for g in each) / len(each) + 2 * strength * omega[n] * (p.detach() - star[n])
+                optimizer.step()
+        everything = torch.cat([f.flatten() for f in running.values()])
+        low, high = everything.min(), everything.max()
+        omega = {n: (f - low) / (high - low) for n, f in running.items()}
+        star = {n: p.detach().clone() for n, p in theta.items()}
+    for n, p in ours.named_parameters():
+        torch.testing.assert_close(p, theta[n], rtol=0, atol=1e-12)
+        torch.testing.assert_close(plugin.importances[n], omega[n], rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("scores", "paper", "growing"),
+    [((1, 2, 3), 2.25, 5.25), ((1, 0, 0), 0.25, 2.25), ((0, 1, 0), 0.25, 0.75), ((0, 0, 1), 0.5, 0.5)],
+)
+def test_score_recursion(scores: tuple[float, ...], paper: float, growing: float) -> None:
     """Scores 1, 2, 3 give ((1 + 2)/2 + 3)/2 = 2.25; the released code's growing average gives 5.25."""
 
     class Fed(RWalkPlugin):
         def consolidate(self, strategy: Any) -> None:
             for score in self._task_score.tensors:
-                score.fill_(self.experiences + 1.0)
+                score.fill_(float(scores[self.experiences]))
             super().consolidate(strategy)
 
     class FedGrowing(Fed, _GrowingScore):
         pass
 
-    for make, expected in ((Fed, 2.25), (FedGrowing, 5.25)):
-        plugin = make()
+    for make, expected in ((Fed, paper), (FedGrowing, growing)):
+        plugin = make(0.0)
         _plugin_run(plugin)
         assert {float(v) for s in plugin.scores.values() for v in s.flatten()} == {expected}
 
@@ -297,11 +395,20 @@ def test_no_learning_gives_no_nan() -> None:
 
 
 def test_scaling_the_loss() -> None:
-    """Loss times c with rate over c: the same path of weights, F times c^2, Omega the same where epsilon is nothing."""
+    """Loss times c, rate over c: the same weights, l times c, F times c^2; Omega the same where epsilon is nothing."""
+    paths: dict[RWalkPlugin, list[Tensor]] = {}
+
+    class Watched(RWalkPlugin):
+        def _close_segment(self) -> None:
+            paths.setdefault(self, []).append(torch.cat([w.flatten() for w in self._path.w.tensors]))
+            super()._close_segment()
+
     c = 8.0
-    plain, scaled = (RWalkPlugin(0.0, delta_t=4, epsilon=1e-200) for _ in range(2))
+    plain, scaled = (Watched(0.0, delta_t=4, epsilon=1e-200) for _ in range(2))
     _plugin_run(plain)
     _plugin_run(scaled, lambda output, y: c * functional.cross_entropy(output, y), LR / c)
+    assert len(paths[plain]) == 9  # 9 steps an experience: segments of 4, 4 and 1
+    torch.testing.assert_close(torch.stack(paths[scaled]), c * torch.stack(paths[plain]), rtol=1e-9, atol=1e-16)
     for name, fisher in plain.running_fisher.items():
         torch.testing.assert_close(scaled.running_fisher[name], c**2 * fisher, rtol=1e-9, atol=1e-18)
         torch.testing.assert_close(scaled.importances[name], plain.importances[name], rtol=1e-7, atol=1e-9)
@@ -347,10 +454,74 @@ def test_the_fast_form_of_a_segment_equals_the_readable_one() -> None:
 
 
 def test_only_the_main_forward_and_backward_run() -> None:
-    calls = []
+    calls: dict[str, int] = {"forward": 0, "backward": 0}
+
+    def count(kind: str) -> None:
+        calls[kind] += 1
+
     model = _network()
-    model[0].register_forward_hook(lambda *_: calls.append(1) and None)
+    model[0].register_forward_hook(lambda *_: count("forward"))
+    model[0].bias.register_hook(lambda _: count("backward"))
     dataset = common.labelled(*_data())
     runner = common.strategy(model, [RWalkPlugin()], train_mb_size=BATCH, train_epochs=1)
-    runner.train(nc_benchmark(dataset, dataset, 3, task_labels=False, shuffle=False).train_stream[0])
-    assert len(calls) == 3
+    for experience in nc_benchmark(dataset, dataset, 3, task_labels=False, shuffle=False).train_stream:
+        runner.train(experience)
+    assert calls == {"forward": 9, "backward": 9}
+
+
+@pytest.mark.parametrize("fisher", ["per_sample", "batch"])
+def test_hidden_units_can_change_places(fisher: Any) -> None:
+    """Permuting the hidden units permutes the importances and nothing else."""
+    order = torch.tensor([3, 0, 4, 1, 2])
+    model = _network()
+    with torch.no_grad():
+        model[0].weight.copy_(model[0].weight[order].clone())
+        model[0].bias.copy_(model[0].bias[order].clone())
+        model[2].weight.copy_(model[2].weight[:, order].clone())
+    plain, moved = (RWalkPlugin(2.0, delta_t=4, fisher=fisher) for _ in range(2))
+    _plugin_run(plain)
+    _plugin_run(moved, model=model)
+    expected = plain.importances
+    torch.testing.assert_close(moved.importances["0.weight"], expected["0.weight"][order], rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(moved.importances["0.bias"], expected["0.bias"][order], rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(moved.importances["2.weight"], expected["2.weight"][:, order], rtol=1e-9, atol=1e-12)
+
+
+ADVICE = "on a single head the network then keeps little but the last experience's classes"
+
+
+def _advice(kind: str = "nc", network: Any = common.mlp, strength: float = 1.0, extra: Any = ()) -> int:
+    """Returns how often a run over four experiences gives the advice."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        common.run([RWalkPlugin(strength), *extra], network, kind)
+    return sum(ADVICE in str(warning.message) for warning in caught)
+
+
+def test_new_classes_on_a_single_head_are_warned_of_once() -> None:
+    assert _advice("nc") == 1
+    assert _advice("ci") == 1
+    assert _advice("nc", common.Growing) == 1
+
+
+def test_no_advice_where_it_is_not_needed() -> None:
+    assert _advice("nc-tasks", common.MultiHead) == 0  # task labels
+    assert _advice("nc-tasks") == 0
+    assert _advice(extra=[ReplayPlugin(mem_size=8)]) == 0
+    assert _advice(strength=0.0) == 0
+
+    class Mixed(SupervisedPlugin):
+        """Puts a sample of an earlier class into each batch, from a memory of nobody's name."""
+
+        def before_training_iteration(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+            strategy.mbatch[1][0] = 0
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", message="No loggers specified")
+        runner = common.strategy(common.mlp(), [Mixed(), RWalkPlugin()])
+        for experience in common.benchmark().train_stream[:2]:
+            runner.train(experience)
+        domain = common.strategy(common.mlp(), [RWalkPlugin()])  # the same classes twice
+        for _ in range(2):
+            domain.train(common.benchmark().train_stream[0])

@@ -15,7 +15,7 @@ import pytest
 
 from tests.report import synthetic
 
-KINDS = ["matrix", "stream", "forgetting", "learning", "memory", "cost"]
+KINDS = ["matrix", "stream", "forgetting", "learning", "together", "memory", "cost"]
 
 
 def names(paths):
