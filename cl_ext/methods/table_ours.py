@@ -78,6 +78,7 @@ OUR_ROWS = (
         source="cl_ext",
         paper="RWalk (Chaudhry et al. 2018)",
         build=f"{_OURS}:rwalk",
+        revision=2,
         hyperparameters={
             "rwalk_lambda": strength(0.1, -3, 4, "penalty strength, no 1/2"),
             "alpha": HyperParameter(0.9, search=(0.5, 0.9), low=0.0, high=1.0, note="weight of the newest Fisher"),
@@ -93,6 +94,7 @@ OUR_ROWS = (
         source="cl_ext",
         paper="sliced Cramer preservation (Kolouri et al. 2020)",
         build=f"{_OURS}:scp",
+        revision=2,
         hyperparameters={
             "scp_lambda": strength(100.0, -2, 5, "penalty strength, no 1/2"),
             "alpha": HyperParameter(0.25, search=(0.0, 0.25, 0.5), low=0.0, high=1.0, note="weight of the old Gamma"),

@@ -73,7 +73,7 @@ class RunningMerge:
         """Lets `theta_K` join the earlier networks."""
         torch._foreach_add_(self.count.tensors, 1.0)
         for t, f, c, a in zip(theta, fisher, self.centre.tensors, self.precision.tensors, strict=True):
-            if a is not None and self.precision is not self.count:
+            if self.precision is not self.count:
                 a.add_(f)
             c.add_((t - c) * (f / a))
 

@@ -163,14 +163,16 @@ def add_penalty_gradient_(
     d = list(scratch)
     torch._foreach_copy_(d, list(parameters))
     torch._foreach_sub_(d, list(anchor))
-    torch._foreach_mul_(d, list(importance))
-    present = [(p.grad, pull) for p, pull in zip(parameters, d, strict=True) if p.grad is not None]
-    if present:
-        torch._foreach_add_([g for g, _ in present], [pull for _, pull in present], alpha=2.0 * strength)
-    if len(present) < len(d):
-        for parameter, pull in zip(parameters, d, strict=True):
-            if parameter.grad is None and bool(pull.any()):
-                parameter.grad = pull * (2.0 * strength)
+    gradients, omega, pull = [], [], []
+    for parameter, o, distance in zip(parameters, importance, d, strict=True):
+        if parameter.grad is not None:
+            gradients.append(parameter.grad)
+            omega.append(o)
+            pull.append(distance)
+        elif bool((distance.mul_(o)).any()):
+            parameter.grad = distance * (2.0 * strength)
+    if gradients:
+        torch._foreach_addcmul_(gradients, omega, pull, value=2.0 * strength)
 
 
 def largest_stable_strength(

@@ -53,7 +53,13 @@ def linear_sums(layer: nn.Linear, a: Tensor, d: Tensor, f: Entrywise) -> dict[st
     return {"weight": _sum_over_samples(d, a, f), "bias": f(d.sum(1)).sum(0)}
 
 
-def conv2d_sums(layer: nn.Conv2d, a: Tensor, d: Tensor, f: Entrywise) -> dict[str, Tensor]:
+def unfolded(layer: nn.Conv2d, a: Tensor) -> Tensor:
+    """Returns a zero-padded convolution's input (B, in, H, W) as patches, (B, H' W', in kernel^2)."""
+    assert not isinstance(layer.padding, str)
+    return functional.unfold(a, layer.kernel_size, layer.dilation, layer.padding, layer.stride).transpose(1, 2)
+
+
+def conv2d_sums(layer: nn.Conv2d, a: Tensor, d: Tensor, f: Entrywise, u: Tensor | None = None) -> dict[str, Tensor]:
     """Returns `sum_n f(g_n)` of a zero-padded convolution's parameters.
 
     Args:
@@ -61,10 +67,10 @@ def conv2d_sums(layer: nn.Conv2d, a: Tensor, d: Tensor, f: Entrywise) -> dict[st
         a: its input, (B, in, H, W).
         d: the gradient of the summed loss by its output, (B, out, H', W').
         f: what is summed of each sample's gradient.
+        u: `unfolded(layer, a)`, where there are several `d` for one `a`.
     """
     # the positions s of one sample are summed before squaring: g_n = sum_s d_ns u_ns^T with u the unfolded input
-    assert not isinstance(layer.padding, str)
-    u = functional.unfold(a, layer.kernel_size, layer.dilation, layer.padding, layer.stride).transpose(1, 2)
+    u = unfolded(layer, a) if u is None else u
     d = d.flatten(2).transpose(1, 2)
     groups = zip(d.chunk(layer.groups, 2), u.chunk(layer.groups, 2), strict=True)
     weight = torch.cat([_sum_over_samples(d_group, u_group, f) for d_group, u_group in groups])

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from cl_ext.nn.passes import evaluation_mode, labelled_batches, logits, preserved_random_state
-from cl_ext.nn.per_sample import Entrywise, sums_function
+from cl_ext.nn.per_sample import Entrywise, conv2d_sums, sums_function, unfolded
 
 import torch
 from avalanche.models import MultiTaskModule
@@ -102,7 +102,11 @@ class LayerTape:
                 fd = f(d).sum(0)
                 own_sums = {"weight": fd.t() @ f(a), "bias": fd.sum(0)}
             else:
-                each = [sums_function(module)(module, a, d_c, f) for d_c in d]
+                if isinstance(module, nn.Conv2d) and sums_function(module) is conv2d_sums:
+                    u = unfolded(module, a)
+                    each = [conv2d_sums(module, a, d_c, f, u) for d_c in d]
+                else:
+                    each = [sums_function(module)(module, a, d_c, f) for d_c in d]
                 own_sums = {local: torch.stack([sums[local] for sums in each]).sum(0) for local in own}
             found |= {name: own_sums[local] for local, name in own.items()}
         return found

@@ -1,4 +1,4 @@
-"""Merging against sums over lists and joint optima, swaps and statistics bit for bit, drop-transfer by its definition."""
+"""Merging against sums over lists and joint optima, swaps bit for bit, drop-transfer by its definition."""
 
 import copy
 from typing import Any
@@ -131,12 +131,17 @@ def test_swaps_come_back_bit_for_bit() -> None:
     before = {n: t.clone() for n, t in model.state_dict().items()}
     values = {"0.weight": torch.full((2, 3), 0.5), "1.running_mean": torch.ones(2), "gone": torch.ones(1)}
     swap = WeightSwap()
-    with pytest.raises(RuntimeError, match="inside"), swap(model, values):
+
+    @swap(model, values)
+    def inside() -> None:
         assert torch.equal(model[0].weight, values["0.weight"])
         assert torch.equal(model[1].running_mean, torch.ones(2))
         assert torch.equal(model[0].bias, before["0.bias"])
         assert swap.bytes() == 4 * 8
         raise RuntimeError("inside")
+
+    with pytest.raises(RuntimeError, match="inside"):
+        inside()
     assert all(torch.equal(t, before[n]) for n, t in model.state_dict().items())
     assert swap.bytes() == 0
     swap.enter(model, values)
@@ -255,7 +260,7 @@ def test_drop_transfer_has_the_full_weights_on_average() -> None:
     outputs = model(x.expand(40000, 4))
     deviation = ((model[0].weight * x).square().sum(1) / 40000).sqrt()  # (1 - keep) / keep = 1
     assert bool(((outputs.mean(0) - plain[0]).abs() < 5 * deviation).all())
-    assert float(outputs.std(0).min()) > 0.1
+    assert float(outputs.detach().std(0).min()) > 0.1
     model.eval()
     assert torch.equal(model(x), plain)
     model.train()
