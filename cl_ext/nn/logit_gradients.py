@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
 from cl_ext.nn.orthogonal_factors import Factors, split_name
+from cl_ext.nn.parameters import parameter_aliases
 from cl_ext.nn.passes import labelled_batches, logits
 from cl_ext.nn.sample_pass import LayerTape, Seeds, trained_outputs, way
 
@@ -141,7 +142,7 @@ def logit_rows(
         seeds: gives (C, B, K) from logits and labels.
     """
     own = {name: p.detach() for name, p in parameters.items()}
-    aliases = _aliases(model)
+    aliases = parameter_aliases(model)
     fixed = {n: p.detach() for n, p in model.named_parameters() if n not in own}
     buffers = dict(model.named_buffers())
 
@@ -164,19 +165,6 @@ def logit_rows(
                 yield _one_by_one(model, list(parameters.values()), group, seed, n)
             else:
                 yield torch.func.vmap(row)(group.x[n], seed)
-
-
-def _aliases(model: nn.Module) -> dict[str, str]:
-    """Returns each name of each parameter -> its first one, a module that is registered twice counted once.
-
-    `functional_call` would tie such a module's weights twice, and leave the substitutes in the network.
-    """
-    first = {parameter: name for name, parameter in model.named_parameters()}
-    return {
-        f"{prefix}.{local}".lstrip("."): first[parameter]
-        for prefix, module in model.named_modules()
-        for local, parameter in module.named_parameters(recurse=False, remove_duplicate=False)
-    }
 
 
 @torch.enable_grad()

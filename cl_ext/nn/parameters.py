@@ -29,6 +29,19 @@ def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     return parameters
 
 
+def parameter_aliases(model: nn.Module) -> dict[str, str]:
+    """Returns each name of each parameter -> its first one, a module that is registered twice counted once.
+
+    `functional_call` would tie such a module's weights twice, and leave the substitutes in the network.
+    """
+    first = {parameter: name for name, parameter in model.named_parameters()}
+    return {
+        f"{prefix}.{local}".lstrip("."): first[parameter]
+        for prefix, module in model.named_modules()
+        for local, parameter in module.named_parameters(recurse=False, remove_duplicate=False)
+    }
+
+
 def head_names(model: nn.Module) -> set[str]:
     """Returns the names of the parameters of a network's heads.
 

@@ -17,6 +17,8 @@ gradient, and they are the per-sample gradients exactly where batch norm is in e
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from cl_ext.nn.parameters import parameter_aliases
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -109,11 +111,14 @@ def module_sums(module: nn.Module, a: Tensor, d: Tensor, f: Entrywise) -> dict[s
     """
     own = {name: parameter.detach() for name, parameter in module.named_parameters(recurse=False)}
     fixed = {name: value.detach() for name, value in module.named_parameters() if name not in own}
-    fixed |= dict(module.named_buffers())
+    aliases, buffers = parameter_aliases(module), dict(module.named_buffers())
 
     def gradient(a_n: Tensor, d_n: Tensor) -> dict[str, Tensor]:
         def forward(parameters: dict[str, Tensor]) -> Tensor:
-            return torch.func.functional_call(module, {**fixed, **parameters}, (a_n.unsqueeze(0),)).squeeze(0)
+            both = fixed | parameters
+            values = {alias: both[name] for alias, name in aliases.items()}
+            call = torch.func.functional_call(module, values | buffers, (a_n.unsqueeze(0),), tie_weights=False)
+            return call.squeeze(0)
 
         return torch.func.vjp(forward, own)[1](d_n)[0]
 

@@ -12,6 +12,7 @@ samples, a recurrent or multi-task one sample by sample: exact, and slower.
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
+from cl_ext.nn.parameters import parameter_aliases
 from cl_ext.nn.passes import evaluation_mode, labelled_batches, logits, preserved_random_state
 from cl_ext.nn.per_sample import Entrywise, conv2d_sums, sums_function, unfolded
 
@@ -114,11 +115,15 @@ class LayerTape:
 
 def _by_vmap(model: nn.Module, parameters: dict[str, Tensor], x: Tensor, seeds: Tensor, f: Entrywise) -> list[Tensor]:
     """Sums over samples by `torch.func.vmap` of the whole network, seed by seed and in chunks of samples."""
-    fixed = {n: p.detach() for n, p in model.named_parameters() if n not in parameters} | dict(model.named_buffers())
+    fixed = {n: p.detach() for n, p in model.named_parameters() if n not in parameters}
+    aliases, buffers = parameter_aliases(model), dict(model.named_buffers())
 
     def gradient(x_n: Tensor, seed_n: Tensor) -> dict[str, Tensor]:
         def forward(theta: dict[str, Tensor]) -> Tensor:
-            return torch.func.functional_call(model, {**fixed, **theta}, (x_n.unsqueeze(0),)).squeeze(0)
+            both = fixed | theta
+            values = {alias: both[name] for alias, name in aliases.items()}
+            call = torch.func.functional_call(model, values | buffers, (x_n.unsqueeze(0),), tie_weights=False)
+            return call.squeeze(0)
 
         return torch.func.vjp(forward, parameters)[1](seed_n)[0]
 

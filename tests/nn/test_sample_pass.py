@@ -113,6 +113,19 @@ def test_a_weight_used_outside_its_layer_is_noticed() -> None:
         torch.testing.assert_close(found[key], value, rtol=1e-10, atol=1e-13)
 
 
+def test_a_layer_registered_twice_is_left_whole() -> None:
+    torch.manual_seed(0)
+    layer = nn.Linear(12, 12).double()
+    model = nn.Sequential(layer, nn.Tanh(), layer, nn.Tanh(), nn.Linear(12, K).double())
+    before = dict(model.named_parameters())
+    x, y = torch.randn(B, 12, dtype=DOUBLE), torch.randint(K, (B,))
+    found, _ = dataset_sums(model, before, TensorDataset(x, y), label_seed, torch.square)
+    assert all(p is before[name] for name, p in model.named_parameters())
+    assert model[0].weight is model[2].weight is layer.weight
+    for key, value in sums_by_loop(model, functional.cross_entropy, x, y).items():
+        torch.testing.assert_close(found[key], value, rtol=1e-10, atol=1e-13)
+
+
 def test_a_limit_takes_the_first_samples() -> None:
     model, x, y = _make("mlp")
     parameters = dict(model.named_parameters())
