@@ -18,7 +18,10 @@ import yaml
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes 1e-07 and 100 as a study's author does, not 1.0e-07 and 100.0."""
+    """Writes 1e-07 and 100 as a study's author does, not 1.0e-07 and 100.0, and equal lists out each time."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
 
 
 def _number(dumper: yaml.SafeDumper, value: float) -> yaml.ScalarNode:
@@ -127,7 +130,8 @@ def merged_tuning(study: Study, protocol: Protocol, found: Sequence[Found]) -> d
     tuning: dict[str, Any] = {}
     for key, value in new.items():
         others = {name: old[key] for name, old in kept.items() if old[key] is not None}
-        tuning[key] = dict.fromkeys(counts, value) | others if others else value
+        differs = any(other != value for other in others.values())
+        tuning[key] = dict.fromkeys(counts, value) | others if differs else value
     older = {name: old["configurations"] for name, old in kept.items() if old["configurations"] is not None}
     return {"protocol": tuning["protocol"], "configurations": counts | older, "seeds": tuning["seeds"]}
 
