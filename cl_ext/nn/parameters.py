@@ -154,6 +154,21 @@ def penalty_value(parameters: Sequence[Tensor], importance: Sequence[Tensor], an
 
 
 @torch.no_grad()
+def difference_(out: Sequence[Tensor], minuend: Sequence[Tensor], subtrahend: Sequence[Tensor]) -> None:
+    """`out = minuend - subtrahend`, in place on buffers; all three of the same shapes.
+
+    PyTorch has no foreach subtraction into given buffers. On the CPU a foreach operation is a loop too, and copying
+    first reads and writes every buffer once more: 70 of the 490 us that a penalty's gradient took (480,000 weights).
+    """
+    if out and not out[0].is_cpu:
+        torch._foreach_copy_(list(out), list(minuend))
+        torch._foreach_sub_(list(out), list(subtrahend))
+        return
+    for buffer, a, b in zip(out, minuend, subtrahend, strict=True):
+        torch.sub(a, b, out=buffer)
+
+
+@torch.no_grad()
 def add_penalty_gradient_(
     parameters: Sequence[Tensor],
     importance: Sequence[Tensor],
@@ -174,8 +189,7 @@ def add_penalty_gradient_(
         scratch: buffers of the parameters' shapes; they are overwritten.
     """
     d = list(scratch)
-    torch._foreach_copy_(d, list(parameters))
-    torch._foreach_sub_(d, list(anchor))
+    difference_(d, parameters, anchor)
     gradients, omega, pull = [], [], []
     for parameter, o, distance in zip(parameters, importance, d, strict=True):
         if parameter.grad is not None:
