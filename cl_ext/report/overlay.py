@@ -26,12 +26,12 @@ def chosen(board: Board, labels: list[str]) -> list[str]:
 def learning_together(board: Board) -> list[Figure]:
     """Mean accuracy on the experiences seen so far, while training: one line a method, one pair of axes.
 
-    A row with a single instant (joint training ends where others have a curve) is a horizontal line.
+    Joint training, which has no experiences to train through, is a horizontal line at its final accuracy.
     """
     data = board.instants
     if data.empty:
         return []
-    seen = [label for label in board.labels if label in set(data["label"])]
+    seen = [label for label in board.labels if label in set(data["label"]) and label != "joint"]
     labels = chosen(board, seen)
     lines = data.groupby(["label", "time"])["value"].agg(["mean", band]).reset_index()
     colours = dict(zip(labels, sns.color_palette("colorblind", len(labels)).as_hex(), strict=True))
@@ -44,7 +44,7 @@ def learning_together(board: Board) -> list[Figure]:
         every = max(1, len(own) // 10)
         axis.plot(own["time"], 100 * own["mean"], color=colours[label], marker=marker, markevery=every, label=label)
     joint = [run for run in board.runs if run.label == "joint"]
-    if joint and "joint" not in seen:
+    if joint:
         final = sum(float(run.matrix[-1].mean()) for run in joint) / len(joint)
         axis.axhline(100 * final, color=style.REFERENCE, linestyle="dotted", label="joint")
     for boundary in range(1, board.experiences):

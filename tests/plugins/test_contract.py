@@ -116,7 +116,7 @@ def test_resumed_in_a_fresh_process_it_goes_on_bit_equal(tmp_path: Path) -> None
         torch.save(state | {"plugin": plugin.state_dict()}, tmp_path / f"{case.name}.pt")
         json.dumps(plugin.state_dict(), default=lambda value: value.tolist())  # tensors and JSON values, nothing else
     command = [sys.executable, "-m", "tests.plugins.common", str(tmp_path)]
-    subprocess.run(command, check=True, cwd=Path(__file__).parents[2], capture_output=True, timeout=120)
+    subprocess.run(command, check=True, cwd=Path(__file__).parents[2], capture_output=True, timeout=600)
     for case in CASES:
         whole = case.result(common.run([case()]))
         assert common.same(whole, torch.load(tmp_path / f"{case.name}.resumed.pt")), case.name
