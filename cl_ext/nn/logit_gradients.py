@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
 from cl_ext.nn.orthogonal_factors import Factors, split_name
-from cl_ext.nn.parameters import parameter_aliases
 from cl_ext.nn.passes import labelled_batches, logits
+from cl_ext.nn.per_sample import sample_gradient
 from cl_ext.nn.sample_pass import LayerTape, Seeds, trained_outputs, way
 
 import torch
@@ -142,18 +142,10 @@ def logit_rows(
         seeds: gives (C, B, K) from logits and labels.
     """
     own = {name: p.detach() for name, p in parameters.items()}
-    aliases = parameter_aliases(model)
-    fixed = {n: p.detach() for n, p in model.named_parameters() if n not in own}
-    buffers = dict(model.named_buffers())
+    gradient = sample_gradient(model, own)
 
     def row(x_n: Tensor, seed_n: Tensor) -> Tensor:
-        def forward(theta: dict[str, Tensor]) -> Tensor:
-            values = {alias: theta[name] if name in theta else fixed[name] for alias, name in aliases.items()}
-            call = torch.func.functional_call(model, values | buffers, (x_n.unsqueeze(0),), tie_weights=False)
-            return call.squeeze(0)
-
-        gradients = torch.func.vjp(forward, own)[1](seed_n)[0]
-        return torch.cat([gradients[name].flatten() for name in own])
+        return torch.cat([part.flatten() for part in gradient(x_n, seed_n).values()])
 
     one_by_one = any(isinstance(m, nn.RNNBase | MultiTaskModule) for m in model.modules())
     size = max(1, _CHUNK_FLOATS // max(1, sum(p.numel() for p in own.values())))

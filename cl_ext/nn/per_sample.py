@@ -97,37 +97,56 @@ def batch_norm_sums(layer: nn.Module, a: Tensor, d: Tensor, f: Entrywise) -> dic
     return {"weight": f(scale.sum(2)).sum(0), "bias": f(shift.sum(2)).sum(0)}
 
 
-def module_sums(module: nn.Module, a: Tensor, d: Tensor, f: Entrywise) -> dict[str, Tensor]:
-    """Returns `sum_n f(g_n)` of any module's own parameters by `torch.func.vmap` over the samples, in chunks.
-
-    The module's forward is run again on its own recorded input, so it must be a pure function of one tensor whose first
-    dimension is the samples'.
+def sample_gradient(
+    module: nn.Module, parameters: Mapping[str, Tensor]
+) -> Callable[[Tensor, Tensor], dict[str, Tensor]]:
+    """Returns the function from one input (...) and seed (...) to `d (seed . module(input)) / d theta`, for `vmap`.
 
     Args:
-        module: the module; parameters of its children are held fixed.
-        a: its input, (B, ...).
-        d: the gradient of the summed loss by its output, (B, ...).
-        f: what is summed of each sample's gradient.
+        module: a pure function of one tensor whose first dimension is the samples'.
+        parameters: theta, detached, by name; what is not among them is held fixed.
     """
-    own = {name: parameter.detach() for name, parameter in module.named_parameters(recurse=False)}
-    fixed = {name: value.detach() for name, value in module.named_parameters() if name not in own}
+    own = dict(parameters)
+    fixed = {name: p.detach() for name, p in module.named_parameters() if name not in own}
     aliases, buffers = parameter_aliases(module), dict(module.named_buffers())
 
     def gradient(a_n: Tensor, d_n: Tensor) -> dict[str, Tensor]:
-        def forward(parameters: dict[str, Tensor]) -> Tensor:
-            both = fixed | parameters
+        def forward(theta: dict[str, Tensor]) -> Tensor:
+            both = fixed | theta
             values = {alias: both[name] for alias, name in aliases.items()}
             call = torch.func.functional_call(module, values | buffers, (a_n.unsqueeze(0),), tie_weights=False)
             return call.squeeze(0)
 
         return torch.func.vjp(forward, own)[1](d_n)[0]
 
-    size = max(1, _CHUNK_FLOATS // max(1, sum(parameter.numel() for parameter in own.values())))
-    totals = {name: torch.zeros_like(parameter) for name, parameter in own.items()}
+    return gradient
+
+
+def vmap_sums(
+    module: nn.Module, parameters: Mapping[str, Tensor], a: Tensor, d: Tensor, f: Entrywise
+) -> dict[str, Tensor]:
+    """Returns `sum_n f(g_n)` by `torch.func.vmap` over the samples, in chunks; the module's forward is run again.
+
+    Args:
+        module: see `sample_gradient`.
+        parameters: by which to derive, by name.
+        a: its input, (B, ...).
+        d: the gradient of the summed loss by its output, (B, ...).
+        f: what is summed of each sample's gradient.
+    """
+    own = {name: p.detach() for name, p in parameters.items()}
+    gradient = torch.func.vmap(sample_gradient(module, own))
+    size = max(1, _CHUNK_FLOATS // max(1, sum(p.numel() for p in own.values())))
+    totals = {name: torch.zeros_like(p) for name, p in own.items()}
     for a_part, d_part in zip(a.split(size), d.split(size), strict=True):
-        for name, per_sample in torch.func.vmap(gradient)(a_part, d_part).items():
-            totals[name] += f(per_sample).sum(0)
+        for name, rows in gradient(a_part, d_part).items():
+            totals[name] += f(rows).sum(0)
     return totals
+
+
+def module_sums(module: nn.Module, a: Tensor, d: Tensor, f: Entrywise) -> dict[str, Tensor]:
+    """Returns `sum_n f(g_n)` of any module's own parameters, those of its children held fixed; see `vmap_sums`."""
+    return vmap_sums(module, dict(module.named_parameters(recurse=False)), a, d, f)
 
 
 def sums_function(module: nn.Module) -> Callable[[Any, Tensor, Tensor, Entrywise], dict[str, Tensor]]:

@@ -12,9 +12,8 @@ samples, a recurrent or multi-task one sample by sample: exact, and slower.
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-from cl_ext.nn.parameters import parameter_aliases
 from cl_ext.nn.passes import evaluation_mode, labelled_batches, logits, preserved_random_state
-from cl_ext.nn.per_sample import Entrywise, conv2d_sums, sums_function, unfolded
+from cl_ext.nn.per_sample import Entrywise, conv2d_sums, sums_function, unfolded, vmap_sums
 
 import torch
 from avalanche.models import MultiTaskModule
@@ -26,7 +25,6 @@ Seeds = Callable[[Tensor, Tensor], Tensor]
 
 Way = Literal["layers", "vmap", "loop"]
 
-_CHUNK_FLOATS = 2**24
 _TOLERANCE = 1e-3
 
 
@@ -102,38 +100,16 @@ class LayerTape:
             if type(module) is nn.Linear and a.dim() == 2:
                 fd = f(d).sum(0)
                 own_sums = {"weight": fd.t() @ f(a), "bias": fd.sum(0)}
+                found |= {name: own_sums[local] for local, name in own.items()}
+                continue
+            if isinstance(module, nn.Conv2d) and sums_function(module) is conv2d_sums:
+                u = unfolded(module, a)
+                each = [conv2d_sums(module, a, d_c, f, u) for d_c in d]
             else:
-                if isinstance(module, nn.Conv2d) and sums_function(module) is conv2d_sums:
-                    u = unfolded(module, a)
-                    each = [conv2d_sums(module, a, d_c, f, u) for d_c in d]
-                else:
-                    each = [sums_function(module)(module, a, d_c, f) for d_c in d]
-                own_sums = {local: torch.stack([sums[local] for sums in each]).sum(0) for local in own}
+                each = [sums_function(module)(module, a, d_c, f) for d_c in d]
+            own_sums = {local: torch.stack([sums[local] for sums in each]).sum(0) for local in own}
             found |= {name: own_sums[local] for local, name in own.items()}
         return found
-
-
-def _by_vmap(model: nn.Module, parameters: dict[str, Tensor], x: Tensor, seeds: Tensor, f: Entrywise) -> list[Tensor]:
-    """Sums over samples by `torch.func.vmap` of the whole network, seed by seed and in chunks of samples."""
-    fixed = {n: p.detach() for n, p in model.named_parameters() if n not in parameters}
-    aliases, buffers = parameter_aliases(model), dict(model.named_buffers())
-
-    def gradient(x_n: Tensor, seed_n: Tensor) -> dict[str, Tensor]:
-        def forward(theta: dict[str, Tensor]) -> Tensor:
-            both = fixed | theta
-            values = {alias: both[name] for alias, name in aliases.items()}
-            call = torch.func.functional_call(model, values | buffers, (x_n.unsqueeze(0),), tie_weights=False)
-            return call.squeeze(0)
-
-        return torch.func.vjp(forward, parameters)[1](seed_n)[0]
-
-    totals = {name: torch.zeros_like(p) for name, p in parameters.items()}
-    size = max(1, _CHUNK_FLOATS // max(1, sum(p.numel() for p in parameters.values())))
-    for seed in seeds:
-        for x_part, seed_part in zip(x.split(size), seed.split(size), strict=True):
-            for name, rows in torch.func.vmap(gradient)(x_part, seed_part).items():
-                totals[name] += f(rows).sum(0)
-    return list(totals.values())
 
 
 def _by_loop(
@@ -212,10 +188,9 @@ def batch_sums(
     with torch.no_grad():
         s = seeds(logits(model, x, t), y)
     if how == "vmap":
-        sums = _by_vmap(model, {name: p.detach() for name, p in parameters.items()}, x, s, f)
-    else:
-        sums = _by_loop(model, list(parameters.values()), x, t, s, f)
-    return dict(zip(parameters, sums, strict=True))
+        each = [vmap_sums(model, parameters, x, seed, f) for seed in s]
+        return {name: torch.stack([sums[name] for sums in each]).sum(0) for name in parameters}
+    return dict(zip(parameters, _by_loop(model, list(parameters.values()), x, t, s, f), strict=True))
 
 
 def dataset_sums(
