@@ -55,6 +55,29 @@ def head_names(model: nn.Module) -> set[str]:
     return {f"{prefix}.{name}".lstrip(".") for prefix, head in heads for name, _ in head.named_parameters()}
 
 
+def covered_parameters(model: nn.Module, exclude_heads: bool, owner: str) -> dict[str, nn.Parameter]:
+    """Returns the parameters that a method works on, by name: the trainable ones, with or without the heads.
+
+    Args:
+        model: the network.
+        exclude_heads: leave out those of `head_names`.
+        owner: who asks, for the error.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    excluded = head_names(model) if exclude_heads else set()
+    parameters = {name: p for name, p in trainable_parameters(model).items() if name not in excluded}
+    if not parameters:
+        raise ValueError(f"{owner}: without the heads there is no trainable parameter left to work on")
+    return parameters
+
+
+def same_parameters(now: Mapping[str, Tensor], known: Mapping[str, Tensor]) -> bool:
+    """Returns whether both have the same names and, under each, the same object: nothing was grown or replaced."""
+    return list(now) == list(known) and all(now[name] is known[name] for name in now)
+
+
 def grow(old: Tensor, parameter: Tensor, fill: Fill) -> Tensor:
     """Returns `old` in the shape, type and place of `parameter`: the old block kept, the new entries filled.
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from cl_ext.nn.drop_transfer import DropTransfer
 from cl_ext.nn.fisher import FisherKind, diagonal_fisher
 from cl_ext.nn.merging import RunningMerge, WeightSwap, estimated_statistics, running_statistics, write_
-from cl_ext.nn.parameters import QuadraticPenalty, head_names, trainable_parameters
+from cl_ext.nn.parameters import QuadraticPenalty, covered_parameters, same_parameters
 from cl_ext.plugins.base import MethodPlugin
 from cl_ext.plugins.checks import check_choice, check_count, check_number
 
@@ -148,11 +148,7 @@ class IMMPlugin(MethodPlugin):
     def _mergeable(self, model: nn.Module) -> dict[str, nn.Parameter]:
         own_heads = any(isinstance(module, MultiHeadClassifier) for module in model.modules())
         exclude = self.heads == "exclude" or (self.heads == "auto" and own_heads)
-        excluded = head_names(model) if exclude else set()
-        parameters = {name: p for name, p in trainable_parameters(model).items() if name not in excluded}
-        if not parameters:
-            raise ValueError(f"{type(self).__name__}: without the heads there is no trainable parameter to merge")
-        return parameters
+        return covered_parameters(model, exclude, type(self).__name__)
 
     @property
     def _transfers(self) -> bool:
@@ -178,11 +174,10 @@ class IMMPlugin(MethodPlugin):
 
     def before_training_iteration(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Fits the transfer techniques again where an evaluation has changed the parameters."""
-        if self._stale and self._transfers and self.experiences > 0:
-            now = self._mergeable(strategy.model)
-            if list(now) != list(self._parameters) or any(p is not self._parameters[n] for n, p in now.items()):
-                self._align(strategy.model)
-                self._attach(strategy.model)
+        looks = self._stale and self._transfers and self.experiences > 0
+        if looks and not same_parameters(self._mergeable(strategy.model), self._parameters):
+            self._align(strategy.model)
+            self._attach(strategy.model)
         self._stale = False
 
     def after_backward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:

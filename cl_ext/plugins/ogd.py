@@ -21,7 +21,7 @@ from cl_ext.nn.logit_gradients import (
 )
 from cl_ext.nn.orthogonal import ExplicitBasis, FlatVector
 from cl_ext.nn.orthogonal_factors import ImplicitBasis
-from cl_ext.nn.parameters import head_names, trainable_parameters
+from cl_ext.nn.parameters import covered_parameters, same_parameters
 from cl_ext.nn.passes import evaluation_mode, preserved_random_state
 from cl_ext.plugins.base import MethodPlugin
 from cl_ext.plugins.checks import check_choice, check_count
@@ -126,11 +126,7 @@ class OGDPlugin(MethodPlugin):
         self._stale = True
 
     def _projected(self, model: nn.Module) -> dict[str, nn.Parameter]:
-        excluded = head_names(model) if self.heads == "exclude" else set()
-        parameters = {name: p for name, p in trainable_parameters(model).items() if name not in excluded}
-        if not parameters:
-            raise ValueError(f"{type(self).__name__}: heads='exclude' leaves no trainable parameter to project")
-        return parameters
+        return covered_parameters(model, self.heads == "exclude", type(self).__name__)
 
     def align(self, model: nn.Module) -> None:
         """Fits the directions and buffers to the model's present parameters."""
@@ -158,8 +154,7 @@ class OGDPlugin(MethodPlugin):
     def before_training_iteration(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Fits the buffers again where an evaluation came between."""
         if self._stale:
-            now = self._projected(strategy.model)
-            if list(now) != list(self._parameters) or any(p is not self._parameters[n] for n, p in now.items()):
+            if not same_parameters(self._projected(strategy.model), self._parameters):
                 self.align(strategy.model)
             self._stale = False
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from cl_ext.nn.divergence import DivergedError
-from cl_ext.nn.parameters import QuadraticPenalty, head_names, largest_stable_strength, trainable_parameters
+from cl_ext.nn.parameters import QuadraticPenalty, covered_parameters, largest_stable_strength, same_parameters
 from cl_ext.plugins.base import MethodPlugin
 from cl_ext.plugins.checks import check_choice
 
@@ -98,11 +98,7 @@ class QuadraticPenaltyPlugin(MethodPlugin):
         self._stale = True
 
     def _penalised(self, model: nn.Module) -> dict[str, nn.Parameter]:
-        excluded = head_names(model) if self.heads == "exclude" else set()
-        parameters = {name: p for name, p in trainable_parameters(model).items() if name not in excluded}
-        if not parameters:
-            raise ValueError(f"{type(self).__name__}: heads='exclude' leaves no trainable parameter to penalise")
-        return parameters
+        return covered_parameters(model, self.heads == "exclude", type(self).__name__)
 
     def align(self, model: nn.Module) -> None:
         """Makes every buffer fit the model's present parameters."""
@@ -113,8 +109,7 @@ class QuadraticPenaltyPlugin(MethodPlugin):
     def _realign(self, model: nn.Module) -> None:
         """Aligns where an evaluation has changed the network's parameters since the last time."""
         if self._stale:
-            now = list(self._penalised(model).values())
-            if len(now) != len(self._tensors) or any(a is not b for a, b in zip(now, self._tensors, strict=True)):
+            if not same_parameters(self._penalised(model), self._parameters):
                 self.align(model)
             self._stale = False
 

@@ -97,7 +97,10 @@ def test_the_seed_decides_what_is_kept_and_drawn() -> None:
 
 def test_more_experiences_than_samples_in_a_batch() -> None:
     """Avalanche's A-GEM stops there."""
-    common.run([AGEMPlugin(MEMORY, 1)])
+    plugin = AGEMPlugin(MEMORY, 1)
+    runner = common.run([plugin])
+    assert len(plugin.memory) == common.EXPERIENCES
+    assert not common.same(common.weights(runner.model), common.weights(common.run([]).model))
 
 
 @pytest.mark.parametrize(

@@ -23,15 +23,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:No loggers specified")
 each = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Any:
-    """Bit equality is asked for: one thread, as in the fresh process."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def _finite(model: nn.Module) -> bool:
     return all(bool(torch.isfinite(p).all()) for p in model.parameters())
 

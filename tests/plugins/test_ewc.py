@@ -22,14 +22,6 @@ DOUBLE = torch.float64
 Named = dict[str, Tensor]
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Any:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 # ---- pure functions -------------------------------------------------------------------------------------------------
 
 

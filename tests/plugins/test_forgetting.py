@@ -64,15 +64,6 @@ def _forgetting(plugins: list[Any], seed: int) -> float:
 
 
 @pytest.fixture(scope="module")
-def one_thread() -> Any:
-    """Steps this small are ten times slower on two threads that others use too."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
 def naive(one_thread: None) -> list[float]:
     return [_forgetting([], seed) for seed in SEEDS]
 

@@ -315,7 +315,7 @@ def test_metrics() -> None:
 def test_without_the_heads_something_must_be_left() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(common.FEATURES, common.CLASSES))
     runner = common.strategy(model, [IMMPlugin(heads="exclude")])
-    with pytest.raises(ValueError, match="IMMPlugin: without the heads there is no trainable parameter to merge"):
+    with pytest.raises(ValueError, match="IMMPlugin: without the heads there is no trainable parameter"):
         runner.train(common.benchmark().train_stream[0])
 
 

@@ -25,15 +25,6 @@ Named = dict[str, Tensor]
 Output = Callable[[Tensor], Tensor]
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Any:
-    """Small tensors: more threads only get in each other's way."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture
 def x() -> Tensor:
     return torch.randn(N, D, generator=torch.Generator().manual_seed(1), dtype=torch.float64) + 0.3

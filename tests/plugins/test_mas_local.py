@@ -23,15 +23,6 @@ Named = dict[str, Tensor]
 Stage = tuple[str, Callable[[Tensor], Tensor]]
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Any:
-    """Small tensors: more threads only get in each other's way."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture
 def x() -> Tensor:
     """Inputs of both signs."""

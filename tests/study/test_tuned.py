@@ -38,7 +38,8 @@ def test_the_record_of_a_search_has_every_setting(tmp_path, fake):
 
 def test_the_record_is_json(tmp_path):
     study, protocol, found = found_of(tmp_path, {0.1: 0.8, 1.0: "timeout"})
-    json.dumps(tuning_record(study, protocol, found), allow_nan=False)
+    record = tuning_record(study, protocol, found)
+    assert json.loads(json.dumps(record, allow_nan=False)) == record
 
 
 def test_the_study_itself_is_never_written_over(tmp_path, fake):
