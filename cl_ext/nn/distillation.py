@@ -7,10 +7,11 @@ import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from cl_ext.nn.parameters import head_modules
 from cl_ext.nn.passes import logits
 
 import torch
-from avalanche.models import IncrementalClassifier, MultiHeadClassifier
+from avalanche.models import MultiHeadClassifier
 from avalanche.models.utils import is_multi_task_module
 from torch import Tensor, nn
 from torch.nn import functional
@@ -114,8 +115,7 @@ def head_of(model: nn.Module, name: str | None = None) -> nn.Module:
 
     Args:
         model: the network.
-        name: of the module; None for Avalanche's `MultiHeadClassifier` or `IncrementalClassifier`, or, in a network
-            without them, for the last `nn.Linear` in the order of registration.
+        name: of the module; None for the one of `head_modules`.
 
     Raises:
         ValueError: if there is no module of that name, no head, or more than one.
@@ -125,13 +125,13 @@ def head_of(model: nn.Module, name: str | None = None) -> nn.Module:
         if name not in modules:
             raise ValueError(f"{type(model).__name__} has no module {name!r}; it has {', '.join(list(modules)[1:])}")
         return modules[name]
-    for kind in (MultiHeadClassifier, IncrementalClassifier, nn.Linear):
-        heads = [module for module in modules.values() if isinstance(module, kind)]
-        if len(heads) > 1 and kind is not nn.Linear:
-            raise ValueError(f"{type(model).__name__} has {len(heads)} modules {kind.__name__}, so its head is unclear")
-        if heads:
-            return heads[-1]
-    raise ValueError(f"{type(model).__name__} has no linear layer that could be its head")
+    heads = list(head_modules(model).values())
+    if not heads:
+        raise ValueError(f"{type(model).__name__} has no linear layer that could be its head")
+    if len(heads) > 1:
+        kinds = ", ".join(type(head).__name__ for head in heads)
+        raise ValueError(f"{type(model).__name__} has {len(heads)} heads, {kinds}, so which one is meant is unclear")
+    return heads[0]
 
 
 class InputTap:

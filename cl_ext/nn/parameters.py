@@ -42,17 +42,29 @@ def parameter_aliases(model: nn.Module) -> dict[str, str]:
     }
 
 
-def head_names(model: nn.Module) -> set[str]:
-    """Returns the names of the parameters of a network's heads.
+def head_modules(model: nn.Module) -> dict[str, nn.Module]:
+    """Returns a network's heads by name.
 
-    The heads are Avalanche's `MultiHeadClassifier` and `IncrementalClassifier`; in a network without them the last
-    `nn.Linear` in the order of registration.
+    They are Avalanche's `MultiHeadClassifier` and `IncrementalClassifier`, one inside another counted once; in a
+    network without them the last `nn.Linear` in the order of registration.
     """
-    modules = list(model.named_modules())
-    heads = [pair for pair in modules if isinstance(pair[1], MultiHeadClassifier | IncrementalClassifier)]
-    if not heads:
-        heads = [pair for pair in modules if isinstance(pair[1], nn.Linear)][-1:]
-    return {f"{prefix}.{name}".lstrip(".") for prefix, head in heads for name, _ in head.named_parameters()}
+    found: dict[str, nn.Module] = {}
+    for name, module in model.named_modules():
+        inside = any(not outer or name.startswith(f"{outer}.") for outer in found)
+        if isinstance(module, MultiHeadClassifier | IncrementalClassifier) and not inside:
+            found[name] = module
+    if found:
+        return found
+    return dict([pair for pair in model.named_modules() if isinstance(pair[1], nn.Linear)][-1:])
+
+
+def head_names(model: nn.Module) -> set[str]:
+    """Returns the names of the parameters of a network's heads."""
+    return {
+        f"{prefix}.{name}".lstrip(".")
+        for prefix, head in head_modules(model).items()
+        for name, _ in head.named_parameters()
+    }
 
 
 def covered_parameters(model: nn.Module, exclude_heads: bool, owner: str) -> dict[str, nn.Parameter]:

@@ -63,7 +63,8 @@ class LwFPlugin(MethodPlugin):
             temperature: T > 0.
             cache: whether the teacher's logits are computed once an experience instead of at every step: N x K floats.
                 That takes `cl_ext.streams.BatchedLoading`, which knows where a batch's samples stand, and a network
-                with one head; elsewhere the teacher runs beside each step.
+                with one head; elsewhere the teacher runs beside each step. Where another plugin changes a batch after
+                it was loaded (augmentation on the device), it has to be False.
 
         Raises:
             TypeError: if a number is not one.

@@ -209,7 +209,7 @@ def test_the_head() -> None:
         head_of(model, "9")
     with pytest.raises(ValueError, match="ReLU has no linear layer"):
         head_of(nn.ReLU())
-    with pytest.raises(ValueError, match="Sequential has 2 modules IncrementalClassifier"):
+    with pytest.raises(ValueError, match="Sequential has 2 heads, IncrementalClassifier"):
         head_of(nn.Sequential(IncrementalClassifier(2), IncrementalClassifier(2)))
 
 
