@@ -1,7 +1,5 @@
 """How Avalanche's regularisers and distillers are built; what is mended is mended in `cl_ext._avalanche_methods`."""
 
-from typing import Any
-
 import cl_ext  # noqa: F401  (the torchvision guard, before avalanche)
 from cl_ext._avalanche_methods.regularisation import MendedLFL, MendedLwF, MendedMAS, MendedRWalk, MendedSI
 from cl_ext.methods.context import Built, Context
@@ -16,39 +14,34 @@ def need_full_head(context: Context, method: str, why: str) -> None:
         raise ValueError(f"{method} can't follow a growing head, because {why}; use network.head: full")
 
 
-def _with_plugin(context: Context, plugin: Any) -> Built:
-    """Fine-tuning with one plugin, whose state is the extra bytes."""
-    return context.built(Naive(**context.arguments(context.model(), plugin)), plugin)
-
-
 def ewc(context: Context, ewc_lambda: float) -> Built:
     """EWC with an importance and an anchor for each past experience."""
-    return _with_plugin(context, EWCPlugin(ewc_lambda))
+    return context.fine_tuning_with(EWCPlugin(ewc_lambda))
 
 
 def ewc_online(context: Context, ewc_lambda: float, decay_factor: float) -> Built:
     """EWC with one importance, `decay_factor` times the old one plus the new one, and one anchor."""
-    return _with_plugin(context, EWCPlugin(ewc_lambda, mode="online", decay_factor=decay_factor))
+    return context.fine_tuning_with(EWCPlugin(ewc_lambda, mode="online", decay_factor=decay_factor))
 
 
 def si(context: Context, si_lambda: float, eps: float) -> Built:
     """Synaptic intelligence."""
-    return _with_plugin(context, MendedSI(si_lambda, eps=eps))
+    return context.fine_tuning_with(MendedSI(si_lambda, eps=eps))
 
 
 def mas(context: Context, mas_lambda: float, alpha: float) -> Built:
     """Memory-aware synapses."""
-    return _with_plugin(context, MendedMAS(mas_lambda, alpha=alpha))
+    return context.fine_tuning_with(MendedMAS(mas_lambda, alpha=alpha))
 
 
 def rwalk(context: Context, rwalk_lambda: float, alpha: float, delta_t: int) -> Built:
     """Riemannian walk."""
-    return _with_plugin(context, MendedRWalk(rwalk_lambda, ewc_alpha=alpha, delta_t=delta_t))
+    return context.fine_tuning_with(MendedRWalk(rwalk_lambda, ewc_alpha=alpha, delta_t=delta_t))
 
 
 def lwf(context: Context, lwf_lambda: float, temperature: float) -> Built:
     """Learning without forgetting."""
-    return _with_plugin(context, MendedLwF(alpha=lwf_lambda, temperature=temperature))
+    return context.fine_tuning_with(MendedLwF(alpha=lwf_lambda, temperature=temperature))
 
 
 def lfl(context: Context, lfl_lambda: float) -> Built:

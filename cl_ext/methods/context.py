@@ -16,6 +16,7 @@ from cl_ext.streams.seeding import random_state
 
 import torch
 from avalanche.models.utils import avalanche_forward
+from avalanche.training.supervised import Naive
 from torch import Tensor, nn
 
 
@@ -148,6 +149,10 @@ class Context:
 
         return Built(strategy, lambda x, task: self.pad(avalanche_forward(strategy.model, x, task)), count,
                      lambda: [strategy.model])  # fmt: skip
+
+    def fine_tuning_with(self, plugin: Any) -> Built:
+        """Fine-tuning of the study's network with one plugin, whose state is the extra bytes."""
+        return self.built(Naive(**self.arguments(self.model(), plugin)), plugin)
 
     def pad(self, logits: Tensor) -> Tensor:
         """Logits of a head that still grows, widened to `(B, K)` with -inf for the classes it lacks."""

@@ -26,7 +26,7 @@ from avalanche.training.supervised import Naive
 def agem(context: Context, mem_size: int, mem_batch_size: int) -> Built:
     """A-GEM; the memory is split evenly over the experiences of the stream."""
     plugin = AGEMPlugin(_each(context, "agem", mem_size), mem_batch_size, seed=context.key("memory"))
-    return context.built(Naive(**context.arguments(context.model(), plugin)), plugin)
+    return context.fine_tuning_with(plugin)
 
 
 def ebll(
@@ -37,25 +37,25 @@ def ebll(
     plugin = EBLLPlugin(
         ebll_lambda, lwf_lambda, temperature, code_size, ae_alpha, ae_lr, ae_epochs, seed=context.seed
     )  # fmt: skip
-    return context.built(Naive(**context.arguments(context.model(), plugin)), plugin)
+    return context.fine_tuning_with(plugin)
 
 
 def ewc(context: Context, ewc_lambda: float, fisher: str) -> Built:
     """EWC with every past experience's anchor in effect; the Fisher's softmax is the scenario's."""
     plugin = EWCPlugin(ewc_lambda, fisher=fisher, seed=context.seed)  # type: ignore[arg-type]
-    return context.built(Naive(**context.arguments(context.model(), plugin)), plugin)
+    return context.fine_tuning_with(plugin)
 
 
 def ewc_online(context: Context, ewc_lambda: float, gamma: float, fisher: str) -> Built:
     """Online EWC with one anchor; the Fisher's softmax is the scenario's."""
     plugin = EWCPlugin(ewc_lambda, mode="online", gamma=gamma, fisher=fisher, seed=context.seed)  # type: ignore[arg-type]
-    return context.built(Naive(**context.arguments(context.model(), plugin)), plugin)
+    return context.fine_tuning_with(plugin)
 
 
 def gem(context: Context, mem_size: int, margin: float) -> Built:
     """GEM; the memory is split evenly over the experiences of the stream."""
     plugin = GEMPlugin(_each(context, "gem", mem_size), margin)
-    return context.built(Naive(**context.arguments(context.model(), plugin)), plugin)
+    return context.fine_tuning_with(plugin)
 
 
 def imm_mean(context: Context, alpha: float, l2_lambda: float, drop_keep: float) -> Built:
@@ -86,49 +86,49 @@ def _imm(context: Context, plugin: IMMPlugin) -> Built:
 def l2(context: Context, l2_lambda: float) -> Built:
     """The L2 penalty around the latest weights."""
     plugin = L2Plugin(l2_lambda)
-    return context.built(Naive(**context.arguments(context.model(), plugin)), plugin)
+    return context.fine_tuning_with(plugin)
 
 
 def lwf(context: Context, lwf_lambda: float, temperature: float) -> Built:
     """Learning without forgetting; which old outputs share a softmax follows from the scenario's loss."""
     plugin = LwFPlugin(lwf_lambda, temperature=temperature)
-    return context.built(Naive(**context.arguments(context.model(), plugin)), plugin)
+    return context.fine_tuning_with(plugin)
 
 
 def mas(context: Context, mas_lambda: float, accumulate: str) -> Built:
     """Memory aware synapses: each sample's own gradient, of the raw logits that the scenario's loss reads."""
     plugin = MASPlugin(mas_lambda, accumulate=accumulate)  # type: ignore[arg-type]
-    return context.built(Naive(**context.arguments(context.model(), plugin)), plugin)
+    return context.fine_tuning_with(plugin)
 
 
 def mas_local(context: Context, mas_lambda: float, accumulate: str) -> Built:
     """Local memory aware synapses: forward only."""
     plugin = LocalMASPlugin(mas_lambda, accumulate=accumulate)  # type: ignore[arg-type]
-    return context.built(Naive(**context.arguments(context.model(), plugin)), plugin)
+    return context.fine_tuning_with(plugin)
 
 
 def ogd(context: Context, n_samples: int, variant: str) -> Built:
     """Orthogonal gradient descent; its samples come from a generator of the cell's seed."""
     plugin = OGDPlugin(n_samples, variant=variant, seed=context.seed)  # type: ignore[arg-type]
-    return context.built(Naive(**context.arguments(context.model(), plugin)), plugin)
+    return context.fine_tuning_with(plugin)
 
 
 def rwalk(context: Context, rwalk_lambda: float, alpha: float, delta_t: int, epsilon: float, fisher: str) -> Built:
     """Riemannian walk in the paper's form."""
     plugin = RWalkPlugin(rwalk_lambda, alpha=alpha, delta_t=delta_t, epsilon=epsilon, fisher=fisher)  # type: ignore[arg-type]
-    return context.built(Naive(**context.arguments(context.model(), plugin)), plugin)
+    return context.fine_tuning_with(plugin)
 
 
 def scp(context: Context, scp_lambda: float, alpha: float, mode: str, slices: int) -> Built:
     """Sliced Cramer preservation; its slices come from a generator of the cell's seed."""
     plugin = SCPPlugin(scp_lambda, alpha=alpha, mode=mode, slices=slices, seed=context.seed)  # type: ignore[arg-type]
-    return context.built(Naive(**context.arguments(context.model(), plugin)), plugin)
+    return context.fine_tuning_with(plugin)
 
 
 def si(context: Context, si_lambda: float, xi: float) -> Built:
     """Synaptic intelligence in the paper's form."""
     plugin = SIPlugin(si_lambda, xi=xi)
-    return context.built(Naive(**context.arguments(context.model(), plugin)), plugin)
+    return context.fine_tuning_with(plugin)
 
 
 def _each(context: Context, name: str, mem_size: int) -> int:
