@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,8 @@ def build_stream(
     sets = [load_dataset(name, data_root, files) for name in spec.datasets]
     if len(sets) == 1:
         spec.validate(sets[0].classes)
+    if not spec.normalise:
+        sets = [replace(data, mean=(0.0,) * len(data.mean), std=(1.0,) * len(data.std)) for data in sets]
     experiences = KINDS[spec.name](spec, sets)
     if spec.validation:
         experiences = [_validation_split(spec, i, train) for i, (train, _) in enumerate(experiences)]

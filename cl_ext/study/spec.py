@@ -141,6 +141,8 @@ class Study:
         fields = dataclasses.asdict(self.stream)
         for unwanted in ("scenario", "seed"):
             fields.pop(unwanted)
+        if fields["normalise"]:  # younger than the first records: at its default it is no part of a description
+            del fields["normalise"]
         by_path = {str(path): checksum for checksum, path in self.files.items()}
         dataset = fields["dataset"]
         if isinstance(dataset, str):

@@ -40,6 +40,23 @@ def test_checksums(name: str) -> None:
     assert stream_checksum(build_stream(spec)) == checksum
 
 
+def test_without_normalisation_grey_values_lie_in_the_unit_interval() -> None:
+    data = load_dataset("digits")
+    for name, scenario in (("split", "class"), ("permuted", "domain"), ("rotated", "domain")):
+        plain = build_stream(digits(name=name, scenario=scenario, normalise=False))
+        usual = build_stream(digits(name=name, scenario=scenario))
+        for bare, normalised in zip(plain.train_stream, usual.train_stream, strict=True):
+            x, y, _ = as_tensors(bare.dataset)
+            z, same, _ = as_tensors(normalised.dataset)
+            assert (float(x.min()), float(x.max())) == (0.0, 1.0)
+            assert torch.equal(y, same)
+            torch.testing.assert_close((x - data.mean[0]) / data.std[0], z)
+    x, _, _ = as_tensors(
+        build_stream(digits(name="permuted", scenario="domain", normalise=False)).train_stream[0].dataset
+    )
+    assert np.array_equal(x.numpy(), data.x_train.astype(np.float32) / np.float32(255))
+
+
 def test_split_class_and_task() -> None:
     order = build_stream(digits(class_order="seed", seed=3))
     plain, tasks = build_stream(digits()), build_stream(digits(scenario="task"))

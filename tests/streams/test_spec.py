@@ -46,7 +46,10 @@ def test_spec_refuses(fields: dict, words: str) -> None:
         spec.validate()
 
 
-@pytest.mark.parametrize("fields", [{"experiences": 2.0}, {"seed": True}, {"name": 3}, {"dataset": 3}, {"angles": 3}])
+@pytest.mark.parametrize(
+    "fields",
+    [{"experiences": 2.0}, {"seed": True}, {"name": 3}, {"dataset": 3}, {"angles": 3}, {"normalise": 1}],
+)
 def test_spec_refuses_types(fields: dict) -> None:
     spec = StreamSpec(**{"name": "rotated", "dataset": "mnist", "scenario": "class", "experiences": 5} | fields)
     with pytest.raises(TypeError):

@@ -73,6 +73,17 @@ def test_cells_are_the_product_with_stable_ids(tmp_path):
     assert cells[0].run_id == "4316b6137e06f10ed89d"
 
 
+def test_a_younger_field_is_in_the_description_only_where_it_is_not_at_its_default(tmp_path):
+    ids = {
+        given: Study.load(write(tmp_path, TINY.replace("dataset: digits", f"dataset: digits, normalise: {given}")))
+        .cells()[0]
+        .run_id
+        for given in ("true", "false")
+    }
+    assert ids["true"] == "4316b6137e06f10ed89d"
+    assert ids["false"] != ids["true"]
+
+
 def test_ids_forget_names_and_paths(tmp_path):
     first = Study.load(write(tmp_path)).cells()
     (tmp_path / "elsewhere").mkdir()
