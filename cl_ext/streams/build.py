@@ -53,6 +53,8 @@ def build_stream(
     experiences = KINDS[spec.name](spec, sets)
     if spec.validation:
         experiences = [_validation_split(spec, i, train) for i, (train, _) in enumerate(experiences)]
+    if spec.samples is not None:
+        experiences = [(_drawn(spec, i, train), test) for i, (train, test) in enumerate(experiences)]
     # The labels as Python ints, which Avalanche wants, once a leaf.
     targets = {id(part.leaf): part.leaf.y.tolist() for pair in experiences for part in pair}
     streams: dict[str, list] = {"train": [], "test": []}
@@ -64,8 +66,24 @@ def build_stream(
     return TensorScenario(streams)
 
 
+def _rows(part: Part) -> np.ndarray:
+    return np.arange(len(part.leaf)) if part.rows is None else part.rows
+
+
+def _drawn(spec: StreamSpec, experience: int, train: Part) -> Part:
+    """Some of an experience's training samples, drawn uniformly."""
+    rows = _rows(train)
+    if spec.samples is None or spec.samples > len(rows):
+        raise ValueError(
+            f"samples is {spec.samples}, but experience {experience + 1} of {'+'.join(spec.datasets)} has "
+            f"{len(rows)} training samples"
+        )
+    random = random_state(spec.seed, "samples", experience)
+    return Part(train.leaf, np.sort(random.permutation(rows)[: spec.samples]))
+
+
 def _validation_split(spec: StreamSpec, experience: int, train: Part) -> tuple[Part, Part]:
-    rows = np.arange(len(train.leaf)) if train.rows is None else train.rows
+    rows = _rows(train)
     random = random_state(spec.seed, "validation", experience)
     held = stratified_holdout(train.leaf.y.numpy()[rows], spec.validation, random)
     return Part(train.leaf, rows[~held]), Part(train.leaf, rows[held])

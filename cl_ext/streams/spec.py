@@ -113,6 +113,8 @@ class StreamSpec:
         normalise: whether each channel is brought to mean 0 and standard deviation 1 by the constants of
             :data:`DATASETS`; without it, grey values lie in [0, 1], as in many papers on MNIST: there inputs are a
             third as long, so that a learning rate reaches the first layer as if it were a ninth as large.
+        samples: how many of each experience's training samples there are to train on, drawn by the seed, for each
+            experience anew (1,000 in Lopez-Paz & Ranzato 2017); None for all.
     """
 
     name: str
@@ -124,6 +126,7 @@ class StreamSpec:
     seed: int = 0
     validation: float = 0.0
     normalise: bool = True
+    samples: int | None = None
 
     def validate(self, classes: int | None = None) -> None:
         """Checks everything that can be known without the data.
@@ -149,6 +152,13 @@ class StreamSpec:
             raise ValueError(f"validation has to lie in [0, 1), not {self.validation!r}")
         if not isinstance(self.normalise, bool):
             raise TypeError(f"normalise has to be true or false, not {self.normalise!r}")
+        if self.samples is not None:
+            _integer("samples", self.samples, 1)
+            for dataset in self.datasets:
+                if dataset in DATASETS and self.samples > DATASETS[dataset].train:
+                    raise ValueError(
+                        f"samples is {self.samples}, but {dataset} has {DATASETS[dataset].train} to train on"
+                    )
         self._check_angles()
         self._check_experiences()
         if self.class_order == "seed" and self.name != "split":
@@ -272,6 +282,8 @@ def describe(spec: StreamSpec) -> str:
         parts.append("angles " + ", ".join(f"{angle:g}" for angle in spec.angles))
     if not spec.normalise:
         parts.append("not normalised")
+    if spec.samples is not None:
+        parts.append(f"{spec.samples} training samples each")
     if spec.validation:
         parts.append(f"{spec.validation:.0%} of the training data held out in place of the test data")
     return ", ".join(parts)

@@ -13,6 +13,10 @@ from cl_ext.study.cellspec import CellSpec
 from cl_ext.study.document import Document, StudyError
 from cl_ext.study.reader import Reader, find_file, method_problem
 
+# Fields of a stream that are younger than the first records: at their default they are no part of a cell's description,
+# so that ids stay.
+_YOUNGER = {"normalise": True, "samples": None}
+
 
 @dataclass(frozen=True)
 class Study:
@@ -141,8 +145,9 @@ class Study:
         fields = dataclasses.asdict(self.stream)
         for unwanted in ("scenario", "seed"):
             fields.pop(unwanted)
-        if fields["normalise"]:  # younger than the first records: at its default it is no part of a description
-            del fields["normalise"]
+        for name, default in _YOUNGER.items():
+            if fields[name] == default:
+                del fields[name]
         by_path = {str(path): checksum for checksum, path in self.files.items()}
         dataset = fields["dataset"]
         if isinstance(dataset, str):

@@ -57,6 +57,38 @@ def test_without_normalisation_grey_values_lie_in_the_unit_interval() -> None:
     assert np.array_equal(x.numpy(), data.x_train.astype(np.float32) / np.float32(255))
 
 
+def test_samples_are_drawn_anew_for_each_experience() -> None:
+    few = build_stream(digits(name="permuted", scenario="domain", samples=50))
+    every = build_stream(digits(name="permuted", scenario="domain"))
+    chosen = []
+    for part, whole in zip(few.train_stream, every.train_stream, strict=True):
+        x, y, _ = as_tensors(part.dataset)
+        all_x, all_y, _ = as_tensors(whole.dataset)
+        assert len(x) == 50
+        rows = [int((all_x == each).flatten(1).all(1).nonzero()[0, 0]) for each in x]
+        assert rows == sorted(set(rows))  # without repetition, in the data set's order
+        assert torch.equal(all_y[rows], y)
+        chosen.append(tuple(rows))
+    assert len(set(chosen)) == len(chosen)
+    tests = zip(few.test_stream, every.test_stream, strict=True)
+    assert all(len(part.dataset) == len(whole.dataset) for part, whole in tests)
+    again = build_stream(digits(name="permuted", scenario="domain", samples=50))
+    assert stream_checksum(again) == stream_checksum(few)
+    assert stream_checksum(build_stream(digits(name="permuted", scenario="domain", samples=50, seed=1))) != (
+        stream_checksum(few)
+    )
+    with pytest.raises(ValueError, match="samples is 400, but experience 1 of digits has 288 training samples"):
+        build_stream(digits(samples=400))
+
+
+def test_held_out_data_come_before_the_draw() -> None:
+    few = build_stream(digits(name="permuted", scenario="domain", samples=50, validation=0.2))
+    held = build_stream(digits(name="permuted", scenario="domain", validation=0.2))
+    assert [len(e.dataset) for e in few.train_stream] == [50] * 5
+    for a, b in zip(few.test_stream, held.test_stream, strict=True):
+        assert torch.equal(as_tensors(a.dataset)[0], as_tensors(b.dataset)[0])
+
+
 def test_split_class_and_task() -> None:
     order = build_stream(digits(class_order="seed", seed=3))
     plain, tasks = build_stream(digits()), build_stream(digits(scenario="task"))

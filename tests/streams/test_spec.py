@@ -38,6 +38,8 @@ def arrays(n: int = 12, shape: tuple[int, ...] = (4, 4), dtype: type = np.uint8)
         ({"name": "permuted", "class_order": "seed"}, "for split streams"),
         ({"name": "rotated", "angles": (0.0, float("nan"))}, "finite"),
         ({"name": "rotated", "angles": (0.0, 45.0), "experiences": 3}, "2 angles are given"),
+        ({"samples": 0}, "samples has to be at least 1"),
+        ({"samples": 60_001}, "mnist has 60000"),
     ],
 )  # fmt: skip
 def test_spec_refuses(fields: dict, words: str) -> None:
@@ -48,7 +50,15 @@ def test_spec_refuses(fields: dict, words: str) -> None:
 
 @pytest.mark.parametrize(
     "fields",
-    [{"experiences": 2.0}, {"seed": True}, {"name": 3}, {"dataset": 3}, {"angles": 3}, {"normalise": 1}],
+    [
+        {"experiences": 2.0},
+        {"seed": True},
+        {"name": 3},
+        {"dataset": 3},
+        {"angles": 3},
+        {"normalise": 1},
+        {"samples": 1.5},
+    ],
 )
 def test_spec_refuses_types(fields: dict) -> None:
     spec = StreamSpec(**{"name": "rotated", "dataset": "mnist", "scenario": "class", "experiences": 5} | fields)
