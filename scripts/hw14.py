@@ -166,14 +166,13 @@ RUNS: dict[str, dict[str, Callable[[float], Any]]] = {
 }
 
 
-def accuracies(benchmark: Any, plugin: Any, epochs: int, seed: int) -> list[float]:
-    """Returns the final accuracy on each task after training on all, with a new Adam for each task."""
-    budget = Budget(optimizer="adam", lr=1e-4, batch_size=BATCH, epochs=epochs, reset_optimizer=True)
-    context = Context(benchmark, "domain", NetworkSpec("mlp", hidden=(1024, 512, 256)), budget, seed)
+def accuracies(benchmark: Any, plugin: Any, network: NetworkSpec, budget: Budget, seed: int) -> list[float]:
+    """Returns the final accuracy on each task after training on all."""
+    context = Context(benchmark, "domain", network, budget, seed)
     torch.manual_seed(seed)
     strategy = Naive(**context.arguments(context.model(), *([plugin] if plugin else [])))
     for experience in benchmark.train_stream:
-        strategy.train(experience, reset_optimizer_state=True, num_workers=0)
+        strategy.train(experience, reset_optimizer_state=budget.reset_optimizer, num_workers=0)
     evaluator = Evaluator(benchmark, False, torch.device("cpu"))
     return evaluator(context.built(strategy))[1]
 
@@ -193,13 +192,15 @@ def main() -> None:
     warnings.simplefilter("ignore")
     spec = StreamSpec("rotated", "mnist", scenario="domain", angles=(0, 20, 40, 60, 80), seed=arguments.seed)
     benchmark = build_stream(spec, data_root=arguments.data_root)
+    network = NetworkSpec("mlp", hidden=(1024, 512, 256))
+    budget = Budget(optimizer="adam", lr=1e-4, batch_size=BATCH, epochs=arguments.epochs, reset_optimizer=True)
     print("| method | form | factor on the strength | accuracy by task [%] | mean [%] |\n|---|---|---|---|---|")
     for name, forms in RUNS.items():
         if arguments.only in (None, name):
             for form, make in forms.items():
                 for scale in arguments.scale if arguments.form in (None, form) else ():
                     began = time.perf_counter()
-                    by_task = accuracies(benchmark, make(scale), arguments.epochs, arguments.seed)
+                    by_task = accuracies(benchmark, make(scale), network, budget, arguments.seed)
                     shown = " ".join(f"{100 * a:.1f}" for a in by_task)
                     mean = 100 * sum(by_task) / len(by_task)
                     seconds = time.perf_counter() - began
