@@ -22,6 +22,7 @@ class Budget:
         online: One pass, as in online continual learning: `epochs` must be 1.
         reset_optimizer: Whether the optimizer's state is dropped at each experience (many papers make a new Adam).
         loss: Class-incremental training takes the loss over `all` K classes or over the `seen` ones.
+        drop_last: Leaves out an epoch's last batch where it is not full, as the code of some papers does.
     """
 
     optimizer: str = "sgd"
@@ -33,6 +34,7 @@ class Budget:
     online: bool = False
     reset_optimizer: bool = False
     loss: str = "all"
+    drop_last: bool = False
 
     def __post_init__(self) -> None:
         if self.optimizer not in OPTIMIZERS:
@@ -56,8 +58,14 @@ class Budget:
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields, for the cell's canonical JSON."""
-        return asdict(self)
+        """The fields, for the cell's canonical JSON.
+
+        `drop_last` is younger than the first records: at its default it is left out, so that ids stay.
+        """
+        fields = asdict(self)
+        if not self.drop_last:
+            del fields["drop_last"]
+        return fields
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> "Budget":

@@ -76,6 +76,12 @@ class Context:
         self.classes_per_experience = [sorted(int(c) for c in e.classes_in_this_experience) for e in streams]
         self.classes = 1 + max(max(classes) for classes in self.classes_per_experience)
         self.input_shape = tuple(streams[0].dataset[0][0].shape)
+        smallest = min(len(experience.dataset) for experience in streams)
+        if budget.drop_last and smallest < budget.batch_size:
+            raise ValueError(
+                f"budget.drop_last leaves out batches that are not full, and the smallest experience, of {smallest} "
+                f"samples, has no full one of budget.batch_size = {budget.batch_size}"
+            )
 
     def model(self, head: str | None = None) -> Network:
         """The study's network; equal architectures get equal initial weights in every cell of the same seed."""

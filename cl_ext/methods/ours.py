@@ -1,10 +1,18 @@
 """How this package's own methods are built: fine-tuning with one plugin."""
 
+from typing import Any
+
 import cl_ext  # noqa: F401  (the torchvision guard, before avalanche)
 from cl_ext.methods.context import Built, Context
+from cl_ext.models import Network
+from cl_ext.models import dualnet as make_pair
 from cl_ext.plugins import (
     AGEMPlugin,
+    CLSERPlugin,
+    DERPlugin,
+    DualNetPlugin,
     EBLLPlugin,
+    ERPlugin,
     EWCPlugin,
     GEMPlugin,
     IMMPlugin,
@@ -17,8 +25,10 @@ from cl_ext.plugins import (
     SCPPlugin,
     SIPlugin,
 )
+from cl_ext.plugins.clser import EvaluationModel
 from cl_ext.plugins.imm import MergedHeads
 
+import torch
 from avalanche.models.utils import avalanche_forward
 from avalanche.training.supervised import Naive
 
@@ -29,6 +39,67 @@ def agem(context: Context, mem_size: int, mem_batch_size: int) -> Built:
     return context.fine_tuning_with(plugin)
 
 
+def clser(
+    context: Context, clser_lambda: float, mem_size: int, mem_batch_size: int, plastic_alpha: float,
+    stable_alpha: float, plastic_rate: float, stable_rate: float, bn: str, eval_model: EvaluationModel = "stable",
+) -> Built:  # fmt: skip
+    """CLS-ER; the stable network predicts. Its memory is that of `er`, sample by sample."""
+    plugin = CLSERPlugin(
+        clser_lambda, mem_size, mem_batch_size, plastic_alpha, stable_alpha, plastic_rate, stable_rate, eval_model,
+        bn, seed=context.key("memory"),  # type: ignore[arg-type]
+    )  # fmt: skip
+    strategy = Naive(**context.arguments(context.model(), plugin))
+    built = context.built(strategy, plugin)
+    built.networks = lambda: [plugin.evaluated_network(strategy.model)]
+    built.logits = lambda x, task: context.pad(avalanche_forward(plugin.evaluated_network(strategy.model), x, task))
+    return built
+
+
+def clser_plastic(context: Context, **hyperparameters: Any) -> Built:
+    """CLS-ER; the plastic network predicts."""
+    return clser(context, **hyperparameters, eval_model="plastic")
+
+
+def clser_working(context: Context, **hyperparameters: Any) -> Built:
+    """CLS-ER; the working network predicts."""
+    return clser(context, **hyperparameters, eval_model="working")
+
+
+def der(context: Context, alpha: float, mem_size: int, mem_batch_size: int) -> Built:
+    """Dark experience replay; its memory comes from generators of the cell's seed."""
+    plugin = DERPlugin(alpha, 0.0, mem_size, mem_batch_size, seed=context.key("memory"))
+    return context.fine_tuning_with(plugin)
+
+
+def derpp(context: Context, alpha: float, beta: float, mem_size: int, mem_batch_size: int) -> Built:
+    """Dark experience replay++: with the labels of the memory, too."""
+    plugin = DERPlugin(alpha, beta, mem_size, mem_batch_size, seed=context.key("memory"))
+    return context.fine_tuning_with(plugin)
+
+
+def dualnet(
+    context: Context, dualnet_lambda: float, mem_size: int, mem_batch_size: int, n_outer: int, inner_steps: int,
+    fast_steps: int, beta: float, slow_lr: float, ssl_batch_size: int, projection: int, temperature: float, preset: str,
+) -> Built:  # fmt: skip
+    """DualNet on a slow/fast pair made of the study's network; task-aware where the scenario is."""
+    aware = context.scenario == "task"
+    plugin = DualNetPlugin(
+        dualnet_lambda, _each(context, "dualnet", mem_size) if aware else mem_size, mem_batch_size, aware,
+        preset, n_outer=n_outer, inner_steps=inner_steps, fast_steps=fast_steps, beta=beta,  # type: ignore[arg-type]
+        slow_lr=slow_lr, ssl_batch_size=ssl_batch_size, projection=(projection, projection), temperature=temperature,
+        seed=context.key("memory"),
+    )  # fmt: skip
+    return context.built(Naive(**context.arguments(_pair(context), plugin)), plugin)
+
+
+def _pair(context: Context) -> Network:
+    """The study's network as the slow net of a pair, with its usual weights; the fast net's are the seed's, too."""
+    model = context.model()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(context.key("fast weights"))
+        return make_pair(model, context.input_shape)
+
+
 def ebll(
     context: Context, ebll_lambda: float, lwf_lambda: float, temperature: float, code_size: int, ae_alpha: float,
     ae_lr: float, ae_epochs: int,
@@ -37,6 +108,12 @@ def ebll(
     plugin = EBLLPlugin(
         ebll_lambda, lwf_lambda, temperature, code_size, ae_alpha, ae_lr, ae_epochs, seed=context.seed
     )  # fmt: skip
+    return context.fine_tuning_with(plugin)
+
+
+def er(context: Context, mem_size: int, mem_batch_size: int) -> Built:
+    """Experience replay from a reservoir; it comes from generators of the cell's seed."""
+    plugin = ERPlugin(mem_size, mem_batch_size, seed=context.key("memory"))
     return context.fine_tuning_with(plugin)
 
 

@@ -92,8 +92,17 @@ def resnet18_features(channels: int, filters: int) -> nn.Sequential:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 
+def xavier_(network: nn.Module) -> None:
+    """Draws the weights of linear layers from U(-a, a), a = sqrt(6 / (D_in + D_out)), and sets their biases to 0."""
+    for module in network.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
 def build_network(spec: NetworkSpec, input_shape: Sequence[int], classes: int) -> Network:
-    """Makes the network of a study, with PyTorch's default initial weights from the global generator.
+    """Makes the network of a study; its initial weights, PyTorch's or Xavier's, come from the global generator.
 
     Args:
         spec: Name and sizes.
@@ -124,4 +133,7 @@ def build_network(spec: NetworkSpec, input_shape: Sequence[int], classes: int) -
         classifier: nn.Module = IncrementalClassifier(width, initial_out_features=2, masking=False)
     else:
         classifier = nn.Linear(width, classes, bias=spec.bias if spec.name == "mlp" else True)
-    return Network(features, classifier)
+    network = Network(features, classifier)
+    if spec.init == "xavier":
+        xavier_(network)
+    return network

@@ -1,7 +1,11 @@
 """Continual-learning methods as Avalanche plugins, one file a method."""
 
 from cl_ext.plugins.agem import AGEMPlugin
+from cl_ext.plugins.clser import CLSERPlugin
+from cl_ext.plugins.der import DERPlugin
+from cl_ext.plugins.dualnet import DualNetPlugin
 from cl_ext.plugins.ebll import EBLLPlugin
+from cl_ext.plugins.er import ERPlugin
 from cl_ext.plugins.ewc import EWCPlugin
 from cl_ext.plugins.gem import GEMPlugin
 from cl_ext.plugins.imm import IMMPlugin
@@ -16,7 +20,11 @@ from cl_ext.plugins.si import SIPlugin
 
 __all__ = [
     "AGEMPlugin",
+    "CLSERPlugin",
+    "DERPlugin",
+    "DualNetPlugin",
     "EBLLPlugin",
+    "ERPlugin",
     "EWCPlugin",
     "GEMPlugin",
     "IMMPlugin",

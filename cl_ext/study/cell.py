@@ -128,11 +128,13 @@ def _train(cell: CellSpec, options: CellOptions) -> dict[str, Any]:
     rows = [evaluator(built)]
     wall, cpu = time.perf_counter(), time.process_time()
     evaluation_wall = evaluation_cpu = 0.0
+    # third parties' strategies need not know it where it is not asked for
+    dropping = {"drop_last": True} if cell.budget.get("drop_last") else {}
     for index, experience in enumerate(benchmark.train_stream):
         last = index == experiences - 1
         recorder.begin_experience(index + 1, count_flops=last)
         built.strategy.train(
-            experience, eval_streams=[], reset_optimizer_state=cell.budget["reset_optimizer"], num_workers=0
+            experience, eval_streams=[], reset_optimizer_state=cell.budget["reset_optimizer"], num_workers=0, **dropping
         )
         at = time.perf_counter(), time.process_time()
         rows.append(evaluator(built) if built.rows == "all" or last else (undefined, undefined))

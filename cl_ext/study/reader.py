@@ -13,9 +13,10 @@ from cl_ext.study.document import Document, Key, StudyError, dotted
 
 _KEYS = (
     "study", "version", "title", "source", "stream", "scenarios", "network", "budget", "evaluation", "seeds",
-    "methods", "values", "tuning",
+    "methods", "values", "budgets", "tuning",
 )  # fmt: skip
 _SCENARIOS = ("task", "domain", "class")
+_OPTIMIZER = ("optimizer", "lr", "momentum", "weight_decay")
 _SCALARS = {"name": str, "dataset": str, "width": int, "experiences": int}
 _TUNING: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "protocol": ("a text", lambda value: isinstance(value, str)),
@@ -85,6 +86,7 @@ class Reader:
         stream = self.stream()
         scenarios = self.scenarios(stream)
         network = self.part(("network",), NetworkSpec)
+        budget = self.part(("budget",), Budget)
         return {
             "name": name,
             "version": self.value(("version",), int, 1),
@@ -92,11 +94,12 @@ class Reader:
             "stream": stream,
             "scenarios": scenarios,
             "network": network,
-            "budget": self.part(("budget",), Budget),
+            "budget": budget,
             "evaluation": self.evaluation(),
             "seeds": self.seeds(),
             "methods": self.methods(scenarios, network),
             "values": self.values(),
+            "budgets": self.budgets(budget),
             "tuning": self.tuning(),
             "files": self.files,
             "path": self.path,
@@ -114,12 +117,20 @@ class Reader:
             raise self.document.error(key, f"{dotted(key)} is {value!r}; it takes {words}")
         return value
 
-    def part(self, key: Key, kind: type[_T], **fixed: Any) -> _T:
-        """A mapping as a dataclass: unknown keys, wrong types and bad values are refused with their lines."""
+    def part(self, key: Key, kind: type[_T], base: _T | None = None, only: Sequence[str] = (), **fixed: Any) -> _T:
+        """A mapping as a dataclass: unknown keys, wrong types and bad values are refused with their lines.
+
+        Args:
+            key: Where it stands.
+            kind: The dataclass.
+            base: What the fields are that the mapping does not name; by default the dataclass's own defaults.
+            only: The keys that it may have, where not all.
+            fixed: Fields that are set elsewhere.
+        """
         document = self.document
-        fields = [f for f in dataclasses.fields(kind) if f.name not in fixed]
+        fields = [f for f in dataclasses.fields(kind) if f.name not in fixed and (not only or f.name in only)]
         if document.at(key) is None:
-            return kind(**fixed)
+            return base or kind(**fixed)
         document.check_keys(key, [f.name for f in fields])
         given: dict[str, Any] = dict(fixed)
         for f in fields:
@@ -136,7 +147,7 @@ class Reader:
                     )
                 given[f.name] = self.value((*key, f.name), scalar, None)
         try:
-            return kind(**given)
+            return kind(**given) if base is None else dataclasses.replace(base, **given)
         except (ValueError, TypeError) as error:
             culprit: list[str] = [f.name for f in fields if f.name in str(error)]
             raise document.error((*key, *culprit[:1]), str(error)) from error
@@ -244,6 +255,21 @@ class Reader:
                     except (ValueError, TypeError) as error:
                         raise document.error(("values", name, parameter), f"values.{name}: {error}") from error
         return given
+
+    def budgets(self, budget: Budget) -> dict[str, Budget]:
+        """The budgets of methods whose optimizer is set otherwise; how much they may spend is the same for all."""
+        document = self.document
+        given = document.at(("budgets",))
+        if given is None:
+            return {}
+        if not isinstance(given, dict):
+            raise document.error(("budgets",), f"budgets is {given!r}; it takes a mapping of method to settings")
+        for name in given:
+            try:
+                _ = METHODS[name]
+            except UnknownMethodError as error:
+                raise document.error(("budgets", name), str(error)) from error
+        return {name: self.part(("budgets", name), Budget, budget, _OPTIMIZER) for name in given}
 
     def tuning(self) -> dict[str, Any]:
         """How the values were chosen; each key holds one value, or a mapping of method to value."""

@@ -30,6 +30,7 @@ class Study:
         scenarios: In which it is run.
         network: The network.
         budget: The training budget.
+        budgets: By method, the budgets of those whose optimizer is set otherwise.
         evaluation: `experience`, `epoch`, or a number of iterations.
         seeds: The seeds.
         methods: Names of the rows, in the study's order.
@@ -50,6 +51,7 @@ class Study:
     seeds: tuple[int, ...]
     methods: tuple[str, ...]
     values: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    budgets: Mapping[str, Budget] = field(default_factory=dict)
     tuning: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, Path] = field(default_factory=dict)
     path: Path | None = None
@@ -117,7 +119,7 @@ class Study:
                 stream=stream,
                 scenario=scenario,
                 network=self.network.to_dict(),
-                budget=self.budget.to_dict(),
+                budget=self.budgets.get(name, self.budget).to_dict(),
                 evaluation=self.evaluation,
                 device=device,
                 method=name,

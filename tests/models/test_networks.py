@@ -50,11 +50,30 @@ def test_a_growing_head_starts_small():
     assert build_network(NetworkSpec(head="growing"), (13,), 10)(torch.zeros(2, 13)).shape == (2, 2)
 
 
+def test_xavier_weights_fill_their_range_and_biases_are_zero():
+    """U(-a, a) with a = sqrt(6 / (D_in + D_out)), whose variance is a^2 / 3; the head too."""
+    torch.manual_seed(0)
+    network = build_network(NetworkSpec(init="xavier"), (1, 28, 28), 10)
+    weights, biases = list(network.parameters())[::2], list(network.parameters())[1::2]
+    assert [tuple(w.shape) for w in weights] == [(100, 784), (100, 100), (10, 100)]
+    for w in weights:
+        bound = (6 / sum(w.shape)) ** 0.5
+        assert 0.99 * bound < float(w.abs().max()) <= bound
+        assert abs(float(w.square().mean()) / (bound**2 / 3) - 1) < 0.1
+        assert abs(float(w.mean())) < 0.1 * bound
+    assert not any(bool(b.any()) for b in biases)
+    default = build_network(NetworkSpec(), (1, 28, 28), 10)
+    assert all(bool(b.any()) for b in list(default.parameters())[1::2])
+
+
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
         ({"name": "vgg"}, "'vgg'.*mlp, cnn, resnet18"),
         ({"head": "many"}, "'many'.*full, growing"),
+        ({"init": "he"}, "init is 'he'.*default, xavier"),
+        ({"name": "cnn", "init": "xavier"}, "init is for the mlp"),
+        ({"head": "growing", "init": "xavier"}, "for a full head"),
         ({"hidden": (0,)}, "at least 1"),
         ({"name": "cnn", "hidden": (3,)}, "for the mlp"),
         ({"width": 3}, "for cnn and resnet18"),

@@ -11,10 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import cl_ext  # noqa: F401
+from cl_ext.models import Network, dualnet
 from cl_ext.nn.passes import preserved_random_state
 from cl_ext.plugins import (
     AGEMPlugin,
+    CLSERPlugin,
+    DERPlugin,
+    DualNetPlugin,
     EBLLPlugin,
+    ERPlugin,
     EWCPlugin,
     GEMPlugin,
     IMMPlugin,
@@ -56,6 +61,7 @@ class Case:
         result: what the method has learnt, from the strategy: its network's weights, unless it predicts otherwise.
         refuses: what it cannot do, and the sentence that says so: the name of a network (`normed`, `Growing`,
             `MultiHead`), "frozen", "one sample" or "composed".
+        prepare: what makes the network that it trains of an ordinary one.
     """
 
     name: str
@@ -65,6 +71,11 @@ class Case:
     copies: float = 9.0
     result: Callable[[Naive], dict[str, Tensor]] = lambda runner: weights(runner.model)
     refuses: Mapping[str, str] = field(default_factory=dict)
+    prepare: Callable[[nn.Module], nn.Module] = lambda model: model
+
+    def on(self, network: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
+        """Returns the function that makes `network` prepared for the plugin."""
+        return lambda: self.prepare(network())
 
     def __call__(self, **changes: Any) -> Any:
         return self.make(**(dict(self.options) | changes))
@@ -80,6 +91,9 @@ class Case:
         with pytest.raises((TypeError, ValueError, NotImplementedError), match=messages[0]):
             yield
 
+
+DUALNET = {"dualnet_lambda": 1.0, "mem_size": 12, "mem_batch_size": 8, "ssl_batch_size": 8, "projection": (8, 8),
+           "slow_lr": 0.01, "n_outer": 1, "beta": 0.5}  # fmt: skip
 
 CASES = [
     Case("rwalk", RWalkPlugin, {"rwalk_lambda": 5.0, "delta_t": 3}, {"rwalk_lambda": 0.0}),
@@ -114,6 +128,29 @@ CASES = [
     ),
     Case("gem", GEMPlugin, {"mem_size": 12}, {"mem_size": 0}),
     Case("agem", AGEMPlugin, {"mem_size": 12, "mem_batch_size": 8}, {"mem_size": 0}),
+    Case("er", ERPlugin, {"mem_size": 12, "mem_batch_size": 8}, {"mem_size": 0}),
+    Case("er-balanced", ERPlugin, {"mem_size": 12, "mem_batch_size": 8, "policy": "class_balanced"}, {"mem_size": 0}),
+    Case("der", DERPlugin, {"alpha": 0.5, "mem_size": 12, "mem_batch_size": 8}, {"alpha": 0.0}),
+    Case(
+        "derpp",
+        DERPlugin,
+        {"alpha": 0.5, "beta": 0.5, "mem_size": 12, "mem_batch_size": 8, "policy": "ring"},
+        {"mem_size": 0},
+    ),
+    Case(
+        "clser",
+        CLSERPlugin,
+        {"clser_lambda": 1.0, "mem_size": 12, "mem_batch_size": 8, "stable_alpha": 0.95, "plastic_alpha": 0.9},
+        {"mem_size": 0},
+        copies=4.0,
+    ),
+    Case(
+        "clser-ema-second",
+        CLSERPlugin,
+        {"clser_lambda": 1.0, "mem_size": 12, "stable_rate": 0.3, "bn": "ema", "shared_forward": False},
+        {"mem_size": 0},
+        copies=4.0,
+    ),
     Case("lwf", LwFPlugin, {"lwf_lambda": 2.0}, {"lwf_lambda": 0.0}, copies=1.0),
     Case(
         "ogd",
@@ -129,6 +166,24 @@ CASES = [
         {"ebll_lambda": 2.0, "code_size": 4, "ae_lr": 1.0, "ae_epochs": 2, "ae_batch_size": 8},
         {"ebll_lambda": 0.0, "lwf_lambda": 0.0},
         copies=3.0,
+    ),
+    Case(
+        "dualnet",
+        DualNetPlugin,
+        DUALNET,
+        {"n_outer": 0, "mem_size": 0, "fast_steps": 1},
+        copies=5.0,
+        prepare=lambda model: slow_fast(model),
+        refuses={"MultiHead": "MultiHead is not"},
+    ),
+    Case(
+        "dualnet-code-aware",
+        DualNetPlugin,
+        DUALNET | {"mem_size": 5, "task_aware": True, "preset": "code", "beta": 0.3},
+        {"n_outer": 0, "mem_size": 0, "fast_steps": 1},
+        copies=5.0,
+        prepare=lambda model: slow_fast(model),
+        refuses={"MultiHead": "MultiHead is not"},
     ),
     Case("mas-local", LocalMASPlugin, {"mas_lambda": 0.02}, {"mas_lambda": 0.0}, copies=4.0),
     Case("imm-mean", IMMPlugin, {}, {"alpha": 1.0}, copies=3.0, result=lambda runner: merged(runner)),
@@ -202,6 +257,20 @@ class MultiHead(MultiTaskModule):
         return self.heads(self.trunk(x), task_labels)
 
 
+def layer(model: nn.Module, kind: type[nn.Module]) -> Any:
+    """Returns a network's first module of a kind."""
+    return next(module for module in model.modules() if isinstance(module, kind))
+
+
+def slow_fast(model: nn.Module) -> nn.Module:
+    """Returns the slow/fast pair whose slow net is an ordinary network."""
+    if isinstance(model, nn.Sequential):
+        model = Network(model[:-1], model[-1])
+    elif isinstance(model, Growing):
+        model = Network(model.trunk, model.head)
+    return dualnet(model, (FEATURES,))
+
+
 class QuietNaive(Naive):
     """Naive whose evaluation leaves the random state alone, as the project's recorder does."""
 
@@ -254,7 +323,7 @@ def resume(folder: Path) -> None:
     torch.set_num_threads(1)
     for case in CASES:
         state = torch.load(folder / f"{case.name}.pt", weights_only=True)
-        model, plugin = mlp(), case()
+        model, plugin = case.on(mlp)(), case()
         runner = strategy(model, [plugin])
         runner.make_optimizer(reset_optimizer_state=True)  # Avalanche's first call would wipe a loaded state
         model.load_state_dict(state["model"])

@@ -30,8 +30,8 @@ def _finite(model: nn.Module) -> bool:
 @each
 def test_it_is_not_a_no_op(case: Case) -> None:
     plugin = case()
-    ours = common.run([plugin])
-    naive = common.run([])
+    ours = common.run([plugin], case.on(common.mlp))
+    naive = common.run([], case.on(common.mlp))
     assert not common.same(case.result(ours), common.weights(naive.model))
     assert plugin.extra_bytes() > 0
 
@@ -40,9 +40,9 @@ def test_it_is_not_a_no_op(case: Case) -> None:
 @pytest.mark.parametrize("network", [common.mlp, common.normed, common.Growing])
 def test_switched_off_it_is_naive_bit_for_bit(case: Case, network: Any) -> None:
     with case.may_refuse(network):
-        ours = common.run([case(**case.off)], network)
+        ours = common.run([case(**case.off)], case.on(network))
         state = torch.get_rng_state()
-        naive = common.run([], network)
+        naive = common.run([], case.on(network))
         assert common.same(case.result(ours), common.weights(naive.model))
         assert torch.equal(state, torch.get_rng_state())
 
@@ -52,8 +52,8 @@ def test_switched_off_it_is_naive_bit_for_bit(case: Case, network: Any) -> None:
 @pytest.mark.parametrize("peval_mode", ["epoch", "iteration"])
 def test_evaluation_changes_nothing(case: Case, network: Any, peval_mode: str) -> None:
     with case.may_refuse(network):
-        plain = common.run([case()], network)
-        evaluated = common.run([case()], network, eval_every=1, peval_mode=peval_mode)
+        plain = common.run([case()], case.on(network))
+        evaluated = common.run([case()], case.on(network), eval_every=1, peval_mode=peval_mode)
         assert common.same(common.weights(plain.model), common.weights(evaluated.model))
         assert common.same(case.result(plain), case.result(evaluated))
 
@@ -61,9 +61,9 @@ def test_evaluation_changes_nothing(case: Case, network: Any, peval_mode: str) -
 @each
 def test_evaluation_leaves_modes_and_random_state(case: Case) -> None:
     with case.may_refuse(common.normed):
-        runner = common.run([case()], common.normed)
-        runner.model[1].eval()
-        runner.model[3].train()
+        runner = common.run([case()], case.on(common.normed))
+        common.layer(runner.model, nn.BatchNorm1d).eval()
+        common.layer(runner.model, nn.Dropout).train()
         flags = [module.training for module in runner.model.modules()]
         before, state = common.weights(runner.model), torch.get_rng_state()
         runner.eval(common.benchmark().test_stream)
@@ -80,7 +80,7 @@ class _FrozenNorm(SupervisedPlugin):
         self.flags: list[list[bool]] = []
 
     def before_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
-        strategy.model[1].eval()
+        common.layer(strategy.model, nn.BatchNorm1d).eval()
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         self.flags.append([module.training for module in strategy.model.modules()])
@@ -90,17 +90,18 @@ class _FrozenNorm(SupervisedPlugin):
 def test_what_it_does_after_an_experience_restores_every_flag(case: Case) -> None:
     frozen = _FrozenNorm()
     with case.may_refuse(common.normed):
-        common.run([case(), frozen], common.normed)
+        runner = common.run([case(), frozen], case.on(common.normed))
     if "normed" in case.refuses:
         return
-    assert frozen.flags == [[True, True, False, True, True, True]] * common.EXPERIENCES
+    norm = common.layer(runner.model, nn.BatchNorm1d)
+    assert frozen.flags == [[module is not norm for module in runner.model.modules()]] * common.EXPERIENCES
 
 
 def test_resumed_in_a_fresh_process_it_goes_on_bit_equal(tmp_path: Path) -> None:
     for case in CASES:
         torch.manual_seed(0)
         plugin = case()
-        runner = common.strategy(common.mlp(), [plugin])
+        runner = common.strategy(case.on(common.mlp)(), [plugin])
         stream = common.benchmark().train_stream
         common.train(runner, stream[:2])
         state = {"model": runner.model.state_dict(), "optimizer": runner.optimizer.state_dict()}
@@ -109,7 +110,7 @@ def test_resumed_in_a_fresh_process_it_goes_on_bit_equal(tmp_path: Path) -> None
     command = [sys.executable, "-m", "tests.plugins.common", str(tmp_path)]
     subprocess.run(command, check=True, cwd=Path(__file__).parents[2], capture_output=True, timeout=600)
     for case in CASES:
-        whole = case.result(common.run([case()]))
+        whole = case.result(common.run([case()], case.on(common.mlp)))
         assert common.same(whole, torch.load(tmp_path / f"{case.name}.resumed.pt")), case.name
 
 
@@ -122,7 +123,7 @@ def test_state_of_another_plugin_is_refused(case: Case) -> None:
 @each
 def test_same_seed_same_weights(case: Case) -> None:
     network = common.mlp if "normed" in case.refuses else common.normed
-    first, second = common.run([case()], network), common.run([case()], network)
+    first, second = common.run([case()], case.on(network)), common.run([case()], case.on(network))
     assert common.same(case.result(first), case.result(second))
 
 
@@ -141,9 +142,9 @@ def test_same_seed_same_weights(case: Case) -> None:
 )
 def test_streams_and_heads(case: Case, network: Any, kind: str) -> None:
     with case.may_refuse(network):
-        runner = common.run([case()], network, kind)
+        runner = common.run([case()], case.on(network), kind)
         assert _finite(runner.model)
-        assert not common.same(case.result(runner), common.weights(common.run([], network, kind).model))
+        assert not common.same(case.result(runner), common.weights(common.run([], case.on(network), kind).model))
 
 
 @each
@@ -152,7 +153,7 @@ def test_heads_that_evaluation_creates_early(case: Case, network: Any) -> None:
     torch.manual_seed(0)
     stream = common.benchmark("nc-tasks")
     with case.may_refuse(network):
-        runner = common.strategy(network(), [case()])
+        runner = common.strategy(case.on(network)(), [case()])
         common.train(runner, stream.train_stream, after=lambda: runner.eval(stream.test_stream))
         assert _finite(runner.model)
 
@@ -162,7 +163,7 @@ def test_heads_that_evaluation_creates_early(case: Case, network: Any) -> None:
 def test_small_experiences(case: Case, per_class: int, batch: int) -> None:
     """One batch only, fewer iterations than any interval; a last batch of one; batches of one."""
     torch.manual_seed(0)
-    runner = common.strategy(common.mlp(), [case()], train_mb_size=batch, train_epochs=1)
+    runner = common.strategy(case.on(common.mlp)(), [case()], train_mb_size=batch, train_epochs=1)
     with case.may_refuse("one sample" if batch == 1 else ""):
         common.train(runner, common.benchmark(per_class=per_class).train_stream)
         assert _finite(runner.model)
@@ -174,7 +175,7 @@ def test_an_experience_of_one_sample(case: Case) -> None:
     y = torch.arange(4)
     dataset = common.labelled(torch.randn(4, common.FEATURES), y)
     stream = common.nc_benchmark(dataset, dataset, 4, task_labels=False, shuffle=False).train_stream
-    runner = common.strategy(common.mlp(), [case()], train_epochs=1)
+    runner = common.strategy(case.on(common.mlp)(), [case()], train_epochs=1)
     with case.may_refuse("one sample"):
         common.train(runner, stream)
         assert _finite(runner.model)
@@ -209,7 +210,7 @@ def test_bad_hyper_parameters(make: Any, arguments: dict[str, Any], error: type[
 
 @each
 def test_a_model_without_trainable_parameters_is_refused(case: Case) -> None:
-    model = common.mlp()
+    model = case.on(common.mlp)()
     runner = common.strategy(model, [case()])
     model.requires_grad_(False)
     with pytest.raises(ValueError, match="has no trainable parameters"):
@@ -219,12 +220,13 @@ def test_a_model_without_trainable_parameters_is_refused(case: Case) -> None:
 @each
 def test_frozen_layers_are_left_alone(case: Case) -> None:
     torch.manual_seed(0)
-    model = common.mlp()
-    model[0].requires_grad_(False)
-    before = model[0].weight.clone()
+    model = case.on(common.mlp)()
+    first = common.layer(model, nn.Linear)
+    first.requires_grad_(False)
+    before = first.weight.clone()
     with case.may_refuse("frozen"):
         common.train(common.strategy(model, [case()]), common.benchmark().train_stream)
-        assert torch.equal(before, model[0].weight)
+        assert torch.equal(before, first.weight)
         assert _finite(model)
 
 
@@ -232,7 +234,7 @@ def test_frozen_layers_are_left_alone(case: Case) -> None:
 def test_cost_and_quantities_are_reported(case: Case) -> None:
     plugin, text = case(), io.StringIO()
     assert plugin.extra_bytes() == 0
-    runner = common.run([plugin], evaluator=EvaluationPlugin(loggers=[TextLogger(text)]))
+    runner = common.run([plugin], case.on(common.mlp), evaluator=EvaluationPlugin(loggers=[TextLogger(text)]))
     parameters = sum(p.numel() * 4 for p in runner.model.parameters())
     assert 0 < plugin.extra_bytes() <= case.copies * parameters
     names = [name for name in runner.evaluator.get_all_metrics() if name.startswith(f"{plugin.name}_")]
@@ -243,7 +245,7 @@ def test_cost_and_quantities_are_reported(case: Case) -> None:
 
 @each
 def test_it_composes(case: Case) -> None:
-    model = common.mlp()
+    model = case.on(common.mlp)()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     schedule = LRSchedulerPlugin(torch.optim.lr_scheduler.StepLR(optimizer, 1))
     with case.may_refuse("composed"):
@@ -255,6 +257,6 @@ def test_it_composes(case: Case) -> None:
 @each
 def test_network_and_plugin_can_be_copied_after_training(case: Case) -> None:
     """No hook, generator or iterator is left behind."""
-    runner = common.run([case()])
+    runner = common.run([case()], case.on(common.mlp))
     assert not any(module._forward_hooks for module in runner.model.modules())
     torch.save(runner.plugins[0], io.BytesIO())

@@ -1,0 +1,242 @@
+"""A rehearsal memory: samples of a stream as tensors, written batch by batch and read by one indexed read a field.
+
+A batch is written without a loop over its samples, and what is then held has exactly the distribution that writing
+them one by one would give. How, for each policy:
+
+- "reservoir": Vitter's algorithm R. The n-th sample offered (n from 0) goes to place n while there is one, and later
+  to place j, drawn from 0..n, where j is a place at all. The draws of a batch don't depend on one another, so they are
+  made at once; where two samples go to one place, the later one stays, as it would have replaced the earlier.
+- "ring": the n-th sample goes to place n mod mem_size.
+- "class_balanced": every sample gets a random key, and has a rank among the keys of its class, the largest first.
+  Those that are first by (rank, class) are held: equally many of each class to within one, or all that there were,
+  and of each class a uniform choice of all that were offered. More samples only ever move a sample back in that order,
+  so one that was dropped never has to come back, and the choice can be made from what is held and the batch.
+
+Which samples go where is decided on the CPU, in numpy: for a batch of ten most of the time is the calls' own.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Policy = Literal["reservoir", "ring", "class_balanced"]
+Indices = np.ndarray[Any, np.dtype[np.int64]]
+Keys = np.ndarray[Any, np.dtype[np.float64]]
+
+_READS = 2**31
+"""PyTorch's CPU generator takes 32 bits of a seed: below this the seeds of writes and reads never meet."""
+
+
+def uniforms(count: int, generator: torch.Generator) -> Keys:
+    """Returns independent uniform numbers of [0, 1), (count,), the same in one call as in several."""
+    numbers: Keys = torch.rand(count, dtype=torch.float64, generator=generator).numpy()
+    return numbers
+
+
+def reservoir_draws(seen: int, count: int, generator: torch.Generator) -> Indices:
+    """Returns for the n-th sample, n = seen..seen + count - 1, a uniform integer of 0..n; (count,)."""
+    return (uniforms(count, generator) * np.arange(seen + 1, seen + count + 1)).astype(np.int64)
+
+
+def last_writers(places: Indices, capacity: int) -> tuple[Indices, Indices]:
+    """Returns the places that samples go to and which sample stays there: the last one; both (W,), W <= B.
+
+    Args:
+        places: where each sample of a batch would go, (B,); one of at least `capacity` goes nowhere.
+        capacity: how many places there are.
+    """
+    chosen = np.flatnonzero(places < capacity)
+    if len(chosen) < 2:
+        return places[chosen], chosen
+    kept, back = np.unique(places[chosen][::-1], return_index=True)  # the first from behind
+    return kept, chosen[len(chosen) - 1 - back]
+
+
+def class_balanced_choice(labels: Indices, keys: Keys, capacity: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Returns which samples are held: the first `capacity` by (rank of the key in its class, class); (N,) bool.
+
+    Args:
+        labels: (N,).
+        keys: (N,), all different.
+        capacity: how many are held.
+    """
+    order = np.lexsort((-keys, labels))  # by class, then by key
+    index, classes = np.arange(len(order)), labels[order]
+    begins = np.concatenate([[True], classes[1:] != classes[:-1]])
+    rank = index - np.maximum.accumulate(np.where(begins, index, 0))
+    held = np.zeros(len(labels), dtype=np.bool_)
+    held[order[np.argsort(rank, kind="stable")[:capacity]]] = True  # stable: within a rank still by class
+    return held
+
+
+class RehearsalMemory:
+    """At most `mem_size` samples of all that are offered, each with any fields: inputs, labels, logits, ...
+
+    Two generators of its own, on the CPU: what is written never depends on what was read, and the other way round.
+    """
+
+    def __init__(self, mem_size: int, policy: Policy = "reservoir", seed: int = 0) -> None:
+        """Makes an empty memory.
+
+        Args:
+            mem_size: places, >= 0; with 0 nothing is ever kept, and no random number drawn.
+            policy: what is held. "reservoir": a uniform choice of all samples offered. "ring": the newest.
+                "class_balanced": equally many of each class, a uniform choice of each; the labels are the field `y`.
+            seed: of the generators, in [0, 2^31).
+        """
+        self.mem_size = mem_size
+        self.policy: Policy = policy
+        self._seen = 0
+        self._fields: dict[str, Tensor] = {}
+        self._keys: Keys = np.empty(0)
+        self._labels: Indices = np.empty(0, dtype=np.int64)
+        self._writes = torch.Generator().manual_seed(seed)
+        self._reads = torch.Generator().manual_seed(seed + _READS)
+
+    def __len__(self) -> int:
+        return min(self._seen, self.mem_size)
+
+    @property
+    def seen(self) -> int:
+        """How many samples have been offered; a sample that is offered twice counts twice."""
+        return self._seen
+
+    @property
+    def fields(self) -> dict[str, Tensor]:
+        """What is held by name, (N, ...) each: views of the places in use, not copies."""
+        return {name: held[: len(self)] for name, held in self._fields.items()}
+
+    @torch.no_grad()
+    def add(self, **fields: Tensor) -> None:
+        """Offers a batch; the first one fixes names, types, shapes and device.
+
+        Args:
+            fields: (B, ...) each.
+
+        Raises:
+            ValueError: if the fields are not of one length, or not those of the first batch.
+        """
+        count = self._check(fields)
+        if self.mem_size == 0 or count == 0:
+            return
+        if not self._fields:
+            self._fields = {name: part.new_zeros(self.mem_size, *part.shape[1:]) for name, part in fields.items()}
+        places, chosen = self._places(count, fields)
+        self._seen += count
+        if len(places) == 0:
+            return
+        where, which = torch.from_numpy(places), torch.from_numpy(chosen)
+        for name, part in fields.items():
+            held = self._fields[name]
+            held.index_copy_(0, where.to(held.device), part.index_select(0, which.to(part.device)))
+
+    def _check(self, fields: Mapping[str, Tensor]) -> int:
+        """Returns the length of a batch."""
+        lengths = {len(part) for part in fields.values()}
+        if len(lengths) != 1:
+            raise ValueError(
+                f"a memory's fields must be of one length, got { ({k: len(v) for k, v in fields.items()}) }"
+            )
+        if self.policy == "class_balanced" and "y" not in fields:
+            raise ValueError(f"a class-balanced memory needs the labels as the field y, got {', '.join(fields)}")
+        if self._fields:
+            given, first = _signature(fields), _signature(self._fields)
+            if given != first:
+                raise ValueError(f"a memory's fields are those of the first batch, {first}; got {given}")
+        return lengths.pop()
+
+    def _places(self, count: int, fields: Mapping[str, Tensor]) -> tuple[Indices, Indices]:
+        """Returns where samples of a batch go, and which; (W,) each."""
+        if self.policy == "ring":
+            chosen = np.arange(max(0, count - self.mem_size), count)
+            return (self._seen + chosen) % self.mem_size, chosen
+        if self.policy == "class_balanced":
+            return self._balanced(fields["y"].cpu().numpy().astype(np.int64))
+        filling = min(count, self.mem_size - len(self))
+        places = np.arange(self._seen, self._seen + count)
+        if filling < count:
+            places[filling:] = reservoir_draws(self._seen + filling, count - filling, self._writes)
+        return last_writers(places, self.mem_size)
+
+    def _balanced(self, labels: Indices) -> tuple[Indices, Indices]:
+        size = len(self)
+        keys = np.concatenate([self._keys[:size], uniforms(len(labels), self._writes)])
+        labels = np.concatenate([self._labels[:size], labels])
+        held = class_balanced_choice(labels, keys, self.mem_size)
+        chosen, dropped = np.flatnonzero(held[size:]), np.flatnonzero(~held[:size])
+        places = np.concatenate([dropped, np.arange(size, size + len(chosen) - len(dropped))])
+        if len(self._keys) == 0:
+            self._keys, self._labels = np.zeros(self.mem_size), np.zeros(self.mem_size, dtype=np.int64)
+        self._keys[places], self._labels[places] = keys[size + chosen], labels[size + chosen]
+        return places, chosen
+
+    @torch.no_grad()
+    def sample(self, count: int) -> dict[str, Tensor] | None:
+        """Returns `count` samples, uniform and without repetition, as copies; all if there are fewer, None if none."""
+        size = len(self)
+        if size == 0:
+            return None
+        if count >= size:
+            return {name: held[:size].clone() for name, held in self._fields.items()}
+        chosen = torch.randperm(size, generator=self._reads)[:count]
+        return {name: held.index_select(0, chosen.to(held.device)) for name, held in self._fields.items()}
+
+    def widen(self, name: str, size: int, fill: float) -> bool:
+        """Makes a field's last dimension `size` where it is smaller; what is held gets `fill` there.
+
+        Returns:
+            Whether anything was done: not where nothing has been added yet.
+        """
+        held = self._fields.get(name)
+        if held is None or held.shape[-1] >= size:
+            return False
+        wider = held.new_full((*held.shape[:-1], size), fill)
+        wider[..., : held.shape[-1]] = held
+        self._fields[name] = wider
+        return True
+
+    def to(self, device: torch.device | str) -> None:
+        """Moves what is held to a device."""
+        self._fields = {name: held.to(device) for name, held in self._fields.items()}
+
+    def bytes(self) -> int:
+        """Returns the memory of all places, used or not, in bytes."""
+        return sum(held.nbytes for held in self._fields.values()) + self._keys.nbytes + self._labels.nbytes
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns what is held, as copies, how many were offered, and the generators' states."""
+        return {
+            "fields": {name: held.clone() for name, held in self.fields.items()},
+            "seen": self._seen,
+            "keys": torch.tensor(self._keys),
+            "writes": self._writes.get_state(),
+            "reads": self._reads.get_state(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes over copies of what `state_dict` gave; `mem_size` and `policy` are the constructor's, and the same.
+
+        Raises:
+            ValueError: if it holds another number of samples than this memory would.
+        """
+        seen, held = int(state["seen"]), {name: len(part) for name, part in state["fields"].items()}
+        if any(size != min(seen, self.mem_size) for size in held.values()):
+            raise ValueError(f"a memory of mem_size {self.mem_size} cannot load one of {seen} samples that held {held}")
+        self._seen = seen
+        self._fields = {}
+        for name, part in state["fields"].items():
+            self._fields[name] = part.new_zeros(self.mem_size, *part.shape[1:])
+            self._fields[name][: len(part)] = part
+        self._keys = state["keys"].cpu().numpy().copy()
+        self._labels = np.zeros(len(self._keys), dtype=np.int64)
+        if len(self._keys):
+            self._labels[: len(self)] = state["fields"]["y"].cpu().numpy()
+        self._writes.set_state(state["writes"])
+        self._reads.set_state(state["reads"])
+
+
+def _signature(fields: Mapping[str, Tensor]) -> dict[str, tuple[Any, ...]]:
+    return {name: (part.dtype, *part.shape[1:]) for name, part in fields.items()}
