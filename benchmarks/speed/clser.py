@@ -1,13 +1,13 @@
 """What a step of CLS-ER costs beside its forward and backward passes: `python benchmarks/speed/clser.py [--rounds N]`.
 
 MLP 784-100-100-10, plain SGD, M = 128 samples of a memory of 200, B = 10 and 128, float32, one thread, one process, CPU
-seconds of that thread. By hand, in plain PyTorch, with everything but the passes left out: the forward pass of B + M
-samples through the working network, its loss (cross-entropy and squared distance) and the backward pass, and a forward
-pass without a graph of M samples through each of two other networks; they stand in a whole step by hand, which is shown
-too. A step is all that happens in Avalanche's loop
-between two batches: drawing, writing, both averages, the optimizer and the callbacks included, in the last of four
-passes over the data, when the reservoir seldom takes a sample. Each round runs both in turn; printed are medians over
-rounds, with ranges.
+seconds of that thread. The passes are the forward pass of B + M samples through the working network with its loss
+(cross-entropy and squared distance), the backward pass, and a forward pass without a graph of M samples through each of
+two other networks. They are timed inside a whole step by hand in plain PyTorch, which is shown too.
+
+A step of ours is all that happens in Avalanche's loop between two batches: drawing, writing, both averages, the
+optimizer and the callbacks included, in the last of four passes over the data, when the reservoir seldom takes a sample.
+Each round runs both in turn; printed are medians over rounds, with ranges.
 """
 
 import argparse
