@@ -6,7 +6,7 @@ seconds of that thread. The passes are the forward pass of B + M samples through
 two other networks. They are timed inside a whole step by hand in plain PyTorch, which is shown too.
 
 A step of ours is all that happens in Avalanche's loop between two batches: drawing, writing, both averages, the
-optimizer and the callbacks included, in the last of four passes over the data, when the reservoir seldom takes a sample.
+optimizer and the callbacks included, in the last of four passes over the data, where the reservoir seldom takes one.
 Each round runs both in turn; printed are medians over rounds, with ranges.
 """
 
