@@ -142,10 +142,10 @@ class RehearsalMemory:
             )
         if self.policy == "class_balanced" and "y" not in fields:
             raise ValueError(f"a class-balanced memory needs the labels as the field y, got {', '.join(fields)}")
-        if self._fields:
-            given, first = _signature(fields), _signature(self._fields)
-            if given != first:
-                raise ValueError(f"a memory's fields are those of the first batch, {first}; got {given}")
+        held = self._fields
+        if held and (fields.keys() != held.keys() or not all(_alike(fields[name], held[name]) for name in held)):
+            given, first = _signature(fields), _signature(held)
+            raise ValueError(f"a memory's fields are those of the first batch, {first}; got {given}")
         return lengths.pop()
 
     def _places(self, count: int, fields: Mapping[str, Tensor]) -> tuple[Indices, Indices]:
@@ -156,9 +156,10 @@ class RehearsalMemory:
         if self.policy == "class_balanced":
             return self._balanced(fields["y"].cpu().numpy().astype(np.int64))
         filling = min(count, self.mem_size - len(self))
-        places = np.arange(self._seen, self._seen + count)
+        places = np.arange(self._seen, self._seen + filling)
         if filling < count:
-            places[filling:] = reservoir_draws(self._seen + filling, count - filling, self._writes)
+            drawn = reservoir_draws(self._seen + filling, count - filling, self._writes)
+            places = np.concatenate([places, drawn]) if filling else drawn
         return last_writers(places, self.mem_size)
 
     def _balanced(self, labels: Indices) -> tuple[Indices, Indices]:
@@ -236,6 +237,10 @@ class RehearsalMemory:
             self._labels[: len(self)] = state["fields"]["y"].cpu().numpy()
         self._writes.set_state(state["writes"])
         self._reads.set_state(state["reads"])
+
+
+def _alike(part: Tensor, held: Tensor) -> bool:
+    return part.dtype == held.dtype and part.shape[1:] == held.shape[1:]
 
 
 def _signature(fields: Mapping[str, Tensor]) -> dict[str, tuple[Any, ...]]:
