@@ -31,3 +31,17 @@ def test_compare_runs_several_studies_and_reports_on_all(tmp_path):
     assert done.returncode == 2
     assert "there is no such file" in done.stderr
     assert not (tmp_path / "none").exists()
+
+
+def test_ablation_prints_differences_seed_by_seed(tmp_path):
+    write(tmp_path, TINY)
+    text = "ablation: a\nstudy: tiny.yaml\nreference: naive\nvariants:\n  none: {method: er, mem_size: 0}\n"
+    done = script("ablation", write(tmp_path, text, "a.yaml"), "--out", tmp_path / "a")
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "a" / "ablation.md").read_text()
+    assert page in done.stdout
+    row = next(line for line in page.splitlines() if line.startswith("| none"))
+    assert "+0.00 [+0.00, +0.00] | 1 of 2 | underpowered" in row
+    done = script("ablation", tmp_path / "nowhere.yaml", "--out", tmp_path / "b")
+    assert done.returncode == 2
+    assert "there is no such file" in done.stderr

@@ -3,7 +3,7 @@
 import math
 import warnings
 
-from cl_ext.report.statistics import band, half_width, summarize
+from cl_ext.report.statistics import band, half_width, holm, paired_difference, summarize
 
 import numpy as np
 import pytest
@@ -59,3 +59,47 @@ def test_band_of_few_seeds_is_their_range():
 def test_entry_by_entry():
     np.testing.assert_allclose(half_width([1.0, 2.0, np.nan, 1.0], [5, 5, 1, 0])[:2], [1.2416, 2.4833], atol=1e-4)
     assert np.isnan(half_width([1.0, 1.0], [1, 0])).all()
+
+
+def test_a_paired_difference_by_hand():
+    ours = {0: 0.85, 1: 0.80, 2: 0.90, 3: 0.7, 7: float("nan")}
+    theirs = {0: 0.80, 1: 0.82, 2: 0.80, 4: 0.9, 7: 0.5}
+    found = paired_difference(ours, theirs)  # seeds 0, 1, 2: .05, -.02, .10
+    low, high = stats.ttest_rel([0.85, 0.80, 0.90], [0.80, 0.82, 0.80]).confidence_interval(0.95)
+    assert (found.n, found.better, found.least_p) == (3, 2, 0.25)
+    assert (found.mean - found.half_width, found.mean + found.half_width) == pytest.approx((low, high))
+    # ranks 2, 1, 3 with the signs +, -, +: of the 8 equally likely signs, W- <= 1 at 2, on both sides 4
+    assert found.p == pytest.approx(0.5)
+
+
+def test_seeds_that_pair_off_narrow_the_interval():
+    rng = np.random.default_rng(0)
+    level = rng.normal(0.8, 0.05, 20)
+    found = paired_difference(dict(enumerate(level + 0.01)), dict(enumerate(level)))
+    assert found.mean == pytest.approx(0.01)
+    assert found.half_width < 1e-12
+    assert found.p == found.least_p == 2.0**-19
+
+
+def test_equal_seeds_and_none():
+    same = paired_difference({0: 0.5, 1: 0.6}, {0: 0.5, 1: 0.6})
+    assert (same.mean, same.better) == (0.0, 1.0)
+    assert math.isnan(same.p)
+    none = paired_difference({0: 0.5}, {1: 0.5})
+    assert none.n == 0
+    assert math.isnan(none.mean)
+
+
+def test_holm_by_hand_and_in_any_order():
+    # .01 * 4, .02 * 3, .03 * 2 = .06 as well, .5
+    expected = [0.06, 0.04, np.nan, 0.5, 0.06]
+    np.testing.assert_allclose(holm([0.03, 0.01, np.nan, 0.5, 0.02]), expected)
+    np.testing.assert_allclose(holm([0.9, 0.8]), [1.0, 1.0])
+    assert holm([]).size == 0
+
+
+def test_holm_keeps_the_familywise_error():
+    rng = np.random.default_rng(1)
+    false = np.mean([(holm(rng.uniform(size=10)) < 0.05).any() for _ in range(4000)])
+    assert false == pytest.approx(0.05, abs=3 * math.sqrt(0.05 * 0.95 / 4000))
+    assert np.mean([(rng.uniform(size=10) < 0.05).any() for _ in range(4000)]) > 0.3  # without it
