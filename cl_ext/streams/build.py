@@ -54,7 +54,10 @@ def build_stream(
     if spec.validation:
         experiences = [_validation_split(spec, i, train) for i, (train, _) in enumerate(experiences)]
     if spec.samples is not None:
-        experiences = [(_drawn(spec, i, train), test) for i, (train, test) in enumerate(experiences)]
+        experiences = [
+            (_drawn(spec, i, train).without_the_rest(), test.without_the_rest())
+            for i, (train, test) in enumerate(experiences)
+        ]
     # The labels as Python ints, which Avalanche wants, once a leaf.
     targets = {id(part.leaf): part.leaf.y.tolist() for pair in experiences for part in pair}
     streams: dict[str, list] = {"train": [], "test": []}

@@ -30,6 +30,13 @@ class Part(NamedTuple):
     leaf: ImageTensors
     rows: np.ndarray | None = None
 
+    def without_the_rest(self) -> Part:
+        """The same samples in a leaf of their own, where it would else make samples that nobody reads."""
+        source = self.leaf.source
+        if self.rows is None or not isinstance(source, _Turned):
+            return self
+        return Part(ImageTensors(source.only(self.rows), self.leaf.y[self.rows], self.leaf.transforms))
+
 
 def split(spec: StreamSpec, sets: Sequence[ImageData]) -> list[tuple[Part, Part]]:
     """The classes, in their order, dealt out over the experiences; one leaf for all of them."""
@@ -147,6 +154,10 @@ class _Turned:
     def __call__(self) -> Tensor:
         turn = functools.partial(Image.Image.rotate, angle=self.angle, resample=Image.Resampling.BILINEAR)
         return torch.from_numpy(_by_image(self.images, turn))
+
+    def only(self, rows: np.ndarray) -> _Turned:
+        """The same of some of the images."""
+        return _Turned(self.images[rows], self.angle)
 
 
 def _by_image(images: np.ndarray, change: functools.partial) -> np.ndarray:

@@ -65,17 +65,20 @@ class ImageTensors(Dataset):
         y: (N,) int64 class ids.
         transforms: applied one after the other to the (B, ...) samples of a read; each row's result must not depend
             on the rest of the batch.
+
+    Attributes:
+        source: `x` as it was given.
     """
 
     def __init__(self, x: Tensor | Callable[[], Tensor], y: Tensor, transforms: Sequence[BatchTransform] = ()) -> None:
         if isinstance(x, Tensor) and len(x) != len(y):
             raise ValueError(f"x and y have to be equally long, not {len(x)} and {len(y)}")
-        self._source, self.y, self.transforms = x, y, tuple(transforms)
+        self.source, self.y, self.transforms = x, y, tuple(transforms)
 
     @functools.cached_property
     def x(self) -> Tensor:
         """The samples as they are stored, before the transforms."""
-        return self._source if isinstance(self._source, Tensor) else self._source()
+        return self.source if isinstance(self.source, Tensor) else self.source()
 
     @property
     def targets(self) -> Tensor:

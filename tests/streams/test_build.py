@@ -9,6 +9,7 @@ from cl_ext.streams.datasets import load_dataset
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 ROOT = Path(os.environ.get("CL_EXT_DATA", Path(__file__).parents[3] / "shared" / "data"))
 
@@ -57,9 +58,10 @@ def test_without_normalisation_grey_values_lie_in_the_unit_interval() -> None:
     assert np.array_equal(x.numpy(), data.x_train.astype(np.float32) / np.float32(255))
 
 
-def test_samples_are_drawn_anew_for_each_experience() -> None:
-    few = build_stream(digits(name="permuted", scenario="domain", samples=50))
-    every = build_stream(digits(name="permuted", scenario="domain"))
+@pytest.mark.parametrize("name", ["permuted", "rotated"])
+def test_samples_are_drawn_anew_for_each_experience(name: str) -> None:
+    few = build_stream(digits(name=name, scenario="domain", samples=50))
+    every = build_stream(digits(name=name, scenario="domain"))
     chosen = []
     for part, whole in zip(few.train_stream, every.train_stream, strict=True):
         x, y, _ = as_tensors(part.dataset)
@@ -72,18 +74,29 @@ def test_samples_are_drawn_anew_for_each_experience() -> None:
     assert len(set(chosen)) == len(chosen)
     tests = zip(few.test_stream, every.test_stream, strict=True)
     assert all(len(part.dataset) == len(whole.dataset) for part, whole in tests)
-    again = build_stream(digits(name="permuted", scenario="domain", samples=50))
+    again = build_stream(digits(name=name, scenario="domain", samples=50))
     assert stream_checksum(again) == stream_checksum(few)
-    assert stream_checksum(build_stream(digits(name="permuted", scenario="domain", samples=50, seed=1))) != (
+    assert stream_checksum(build_stream(digits(name=name, scenario="domain", samples=50, seed=1))) != (
         stream_checksum(few)
     )
     with pytest.raises(ValueError, match="samples is 400, but experience 1 of digits has 288 training samples"):
         build_stream(digits(samples=400))
 
 
-def test_held_out_data_come_before_the_draw() -> None:
-    few = build_stream(digits(name="permuted", scenario="domain", samples=50, validation=0.2))
-    held = build_stream(digits(name="permuted", scenario="domain", validation=0.2))
+def test_images_that_nobody_reads_are_not_turned(monkeypatch: pytest.MonkeyPatch) -> None:
+    turned: list[int] = []
+    plain = Image.Image.rotate
+    monkeypatch.setattr(Image.Image, "rotate", lambda self, **options: turned.append(1) or plain(self, **options))
+    few = build_stream(digits(name="rotated", scenario="domain", experiences=3, samples=20))
+    for experience in few.train_stream:
+        as_tensors(experience.dataset)
+    assert len(turned) == 3 * 20
+
+
+@pytest.mark.parametrize("name", ["permuted", "rotated"])
+def test_held_out_data_come_before_the_draw(name: str) -> None:
+    few = build_stream(digits(name=name, scenario="domain", samples=50, validation=0.2))
+    held = build_stream(digits(name=name, scenario="domain", validation=0.2))
     assert [len(e.dataset) for e in few.train_stream] == [50] * 5
     for a, b in zip(few.test_stream, held.test_stream, strict=True):
         assert torch.equal(as_tensors(a.dataset)[0], as_tensors(b.dataset)[0])
