@@ -1,9 +1,9 @@
 """What a step of ER, DER and DER++ costs beside its passes: `python benchmarks/speed/rehearsal.py [--rounds N]`.
 
-MLP 784-100-100-10, plain SGD, B = 10 samples of the stream, M of a memory of 200, float32, one thread, one process, CPU
-seconds of that thread. By hand: the forward passes of these batches, their losses and one backward pass in plain PyTorch,
-and nothing else. A step is all that happens in Avalanche's loop between two batches, as in `clser.py`. Each round runs all
-in turn; printed are medians over rounds, with ranges.
+MLP 784-100-100-10, plain SGD, B = 10 samples of the stream, M of a memory of 200, float32, one thread, one process,
+CPU seconds of that thread. By hand: the forward passes of these batches, their losses and one backward pass in plain
+PyTorch, and nothing else. A step is all that happens in Avalanche's loop between two batches, as in `clser.py`. Each
+round runs all in turn; printed are medians over rounds, with ranges.
 """
 
 import argparse

@@ -12,9 +12,11 @@ from cl_ext.plugins import (
     DERPlugin,
     DualNetPlugin,
     EBLLPlugin,
+    EMAOGDPlugin,
     ERPlugin,
     EWCPlugin,
     GEMPlugin,
+    GenerativeReplayPlugin,
     IMMPlugin,
     L2Plugin,
     LocalMASPlugin,
@@ -23,10 +25,12 @@ from cl_ext.plugins import (
     OGDPlugin,
     RWalkPlugin,
     SCPPlugin,
+    SimEMAPlugin,
     SIPlugin,
 )
 from cl_ext.plugins.clser import EvaluationModel
 from cl_ext.plugins.imm import MergedHeads
+from cl_ext.plugins.ogd_ema import POINTS, Points
 
 import torch
 from avalanche.models.utils import avalanche_forward
@@ -80,6 +84,7 @@ def derpp(context: Context, alpha: float, beta: float, mem_size: int, mem_batch_
 def dualnet(
     context: Context, dualnet_lambda: float, mem_size: int, mem_batch_size: int, n_outer: int, inner_steps: int,
     fast_steps: int, beta: float, slow_lr: float, ssl_batch_size: int, projection: int, temperature: float, preset: str,
+    feature_lambda: float, feature_weights: str, feature_decay: float, consolidation: str,
 ) -> Built:  # fmt: skip
     """DualNet on a slow/fast pair made of the study's network; task-aware where the scenario is."""
     aware = context.scenario == "task"
@@ -87,7 +92,8 @@ def dualnet(
         dualnet_lambda, _each(context, "dualnet", mem_size) if aware else mem_size, mem_batch_size, aware,
         preset, n_outer=n_outer, inner_steps=inner_steps, fast_steps=fast_steps, beta=beta,  # type: ignore[arg-type]
         slow_lr=slow_lr, ssl_batch_size=ssl_batch_size, projection=(projection, projection), temperature=temperature,
-        seed=context.key("memory"),
+        feature_lambda=feature_lambda, feature_weights=feature_weights,  # type: ignore[arg-type]
+        feature_decay=feature_decay, consolidation=consolidation, seed=context.key("memory"),  # type: ignore[arg-type]
     )  # fmt: skip
     return context.built(Naive(**context.arguments(_pair(context), plugin)), plugin)
 
@@ -132,6 +138,19 @@ def ewc_online(context: Context, ewc_lambda: float, gamma: float, fisher: str) -
 def gem(context: Context, mem_size: int, margin: float) -> Built:
     """GEM; the memory is split evenly over the experiences of the stream."""
     plugin = GEMPlugin(_each(context, "gem", mem_size), margin)
+    return context.fine_tuning_with(plugin)
+
+
+def generative_replay(
+    context: Context, r: float, labels: str, temperature: float, latent: int, hidden: int, generator_lr: float,
+    generator_epochs: int, generator_iterations: int,
+) -> Built:  # fmt: skip
+    """Deep generative replay with a VAE; both step with the study's batch size, the VAE with twice that."""
+    plugin = GenerativeReplayPlugin(
+        r or "1/i", labels=labels, temperature=temperature, generator_epochs=generator_epochs,  # type: ignore[arg-type]
+        generator_iterations=generator_iterations or None, generator_lr=generator_lr, latent=latent,
+        hidden=(hidden, hidden), seed=context.key("memory"),
+    )  # fmt: skip
     return context.fine_tuning_with(plugin)
 
 
@@ -190,6 +209,23 @@ def ogd(context: Context, n_samples: int, variant: str) -> Built:
     return context.fine_tuning_with(plugin)
 
 
+def ogd_ema(
+    context: Context, n_directions: int, points: Points, plastic_alpha: float, stable_alpha: float,
+    plastic_rate: float, stable_rate: float, tolerance: float,
+) -> Built:  # fmt: skip
+    """OGD at the averages, too; its directions are shared out evenly over the points, all taking the same samples."""
+    count = len(POINTS[points])
+    if n_directions % count:
+        raise ValueError(
+            f"ogd_ema shares n_directions out over the {count} points of {points!r}; {n_directions} cannot be divided"
+        )
+    plugin = EMAOGDPlugin(
+        n_directions // count, points, plastic_alpha, stable_alpha, plastic_rate, stable_rate, tolerance=tolerance,
+        seed=context.seed,
+    )  # fmt: skip
+    return context.fine_tuning_with(plugin)
+
+
 def rwalk(context: Context, rwalk_lambda: float, alpha: float, delta_t: int, epsilon: float, fisher: str) -> Built:
     """Riemannian walk in the paper's form."""
     plugin = RWalkPlugin(rwalk_lambda, alpha=alpha, delta_t=delta_t, epsilon=epsilon, fisher=fisher)  # type: ignore[arg-type]
@@ -206,6 +242,24 @@ def si(context: Context, si_lambda: float, xi: float) -> Built:
     """Synaptic intelligence in the paper's form."""
     plugin = SIPlugin(si_lambda, xi=xi)
     return context.fine_tuning_with(plugin)
+
+
+def sim_ema(
+    context: Context, sim_ema_lambda: float, mem_size: int, mem_batch_size: int, similarity: str, phi: str,
+    tau_join: float, max_groups: int, rate_min: float, rate_max: float, alpha: float, stable_alpha: float,
+    stable_rate: float, n_signature: int, teacher: str, eval_model: str, bn: str,
+) -> Built:  # fmt: skip
+    """SIM-EMA; `eval_model` says which of its networks predict. Its memory is that of `er`, sample by sample."""
+    plugin = SimEMAPlugin(
+        sim_ema_lambda, mem_size, mem_batch_size, similarity, phi, tau_join, max_groups,  # type: ignore[arg-type]
+        rate_min, rate_max, alpha, stable_alpha, stable_rate, n_signature, teacher, eval_model, bn,  # type: ignore[arg-type]
+        seed=context.key("memory"),
+    )  # fmt: skip
+    strategy = Naive(**context.arguments(context.model(), plugin))
+    built = context.built(strategy, plugin)
+    built.networks = lambda: plugin.evaluated_networks(strategy.model)
+    built.logits = lambda x, task: context.pad(plugin.predict(strategy.model, x, task))
+    return built
 
 
 def _each(context: Context, name: str, mem_size: int) -> int:

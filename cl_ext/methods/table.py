@@ -3,6 +3,7 @@
 from cl_ext.methods.method import Method, MethodTable
 from cl_ext.methods.table_avalanche import AVALANCHE_ROWS, SPLIT_BY_TASK
 from cl_ext.methods.table_ours import OUR_ROWS
+from cl_ext.methods.table_replay import REPLAY_ROWS
 
 _REFERENCES = "cl_ext.methods.references"
 
@@ -65,5 +66,6 @@ METHODS = MethodTable(
         *AVALANCHE_ROWS,
         # ---- ours ----------------------------------------------------------------------------------------------
         *OUR_ROWS,
+        *REPLAY_ROWS,
     )
 )

@@ -1,28 +1,17 @@
-"""The rows of this package's own plugins, readable top to bottom; imports neither torch nor Avalanche."""
+"""The rows of this package's plugins that change losses, gradients or weights; imports neither torch nor Avalanche."""
 
 from cl_ext.methods.method import HyperParameter, Method, strength
 
 _OURS = "cl_ext.methods.ours"
 _FISHERS = ("exact", "sampled", "empirical", "predicted", "batch")
 _MEMORY = HyperParameter(200, search=(100, 200, 500, 1000), low=0, note="samples kept in all")
+_POINTS = ("task", "averages", "averages_only", "noise", "signs")
 _PLAIN_SGD = "what the projection promises holds for plain SGD only, not with momentum, weight decay or Adam"
 _IMM = {
     "alpha": HyperParameter(0.0, search=(0.0, 0.3, 0.5, 0.7, 0.9), low=0.0, high=1.0, note="of the latest; 0: 1/K"),
     "l2_lambda": strength(0.0, -6, 1, "L2-transfer, no 1/2"),
     "drop_keep": HyperParameter(1.0, search=(0.5, 0.8, 1.0), low=0.01, high=1.0, note="drop-transfer; 1: without"),
 }
-_CLSER = {
-    "clser_lambda": strength(0.1, -3, 3, "weight of the consistency, a mean over the outputs"),
-    "mem_size": _MEMORY,
-    "mem_batch_size": HyperParameter(32, search=(10, 32, 64, 128), low=1, note="of the memory in a step"),
-    "plastic_alpha": HyperParameter(0.999, search=(0.9, 0.99, 0.999), low=0.0, high=1.0, note="decay of P"),
-    "stable_alpha": HyperParameter(0.999, search=(0.9, 0.99, 0.999), low=0.0, high=1.0, note="decay of S"),
-    "plastic_rate": HyperParameter(0.9, search=(0.5, 0.9, 1.0), low=0.0, high=1.0, note="share of steps that update P"),
-    "stable_rate": HyperParameter(0.7, search=(0.1, 0.7, 0.9), low=0.0, high=1.0, note="share of steps that update S"),
-    "bn": HyperParameter("buffer-forward", choices=("buffer-forward", "ema", "copy"), note="batch norm of P and S"),
-}
-_CLSER_PAPER = "CLS-ER (Arani et al. 2022, Learning Fast, Learning Slow)"
-_CLSER_STORES = "samples and two networks"
 _BETWEEN_MERGES = "between two merges evaluation shows the last merge, with the heads that are being trained"
 
 OUR_ROWS = (
@@ -198,95 +187,23 @@ OUR_ROWS = (
         faults=("batch norm's running statistics are no parameters: outputs drift through them",),
         limit=({"n_samples": 0}, "naive"),
     ),
-    # ---- rehearsal -------------------------------------------------------------------------------------------------
     Method(
-        "er",
+        "ogd_ema",
         source="cl_ext",
-        paper="experience replay with a reservoir (Riemer et al. 2019, Chaudhry et al. 2019)",
-        build=f"{_OURS}:er",
+        paper="this package's own: OGD with directions at a fast and a slow average of the weights",
+        build=f"{_OURS}:ogd_ema",
         hyperparameters={
-            "mem_size": _MEMORY,
-            "mem_batch_size": HyperParameter(10, search=(10, 32, 64, 128), low=1, note="of the memory in a step"),
+            "n_directions": HyperParameter(150, search=(60, 150, 300), low=0, note="an experience's, at all points"),
+            "points": HyperParameter("averages", choices=_POINTS, note="weights at which gradients are taken"),
+            "plastic_alpha": HyperParameter(0.9, search=(0.9, 0.99), low=0.0, high=1.0, note="decay of theta_P"),
+            "stable_alpha": HyperParameter(0.99, search=(0.99, 0.999), low=0.0, high=1.0, note="decay of theta_S"),
+            "plastic_rate": HyperParameter(1.0, search=(0.5, 1.0), low=0.0, high=1.0, note="share of updates, P"),
+            "stable_rate": HyperParameter(1.0, search=(0.1, 0.5, 1.0), low=0.0, high=1.0, note="share of updates, S"),
+            "tolerance": HyperParameter(1e-3, search=(1e-4, 1e-3, 1e-2), low=1e-12, high=1.0, note="of what is new"),
         },
-        stores="samples",
-        limit=({"mem_size": 0}, "naive"),
-    ),
-    Method(
-        "der",
-        source="cl_ext",
-        paper="DER (Buzzega et al. 2020, Dark Experience for General Continual Learning)",
-        build=f"{_OURS}:der",
-        hyperparameters={
-            "alpha": strength(0.2, -3, 2, "weight of the logits' distance, a mean over the outputs"),
-            "mem_size": _MEMORY,
-            "mem_batch_size": HyperParameter(10, search=(10, 32, 64, 128), low=1, note="of the memory in a step"),
-        },
-        stores="samples and their logits",
-        limit=({"alpha": 0.0}, "naive"),
-    ),
-    Method(
-        "derpp",
-        source="cl_ext",
-        paper="DER++ (Buzzega et al. 2020, Dark Experience for General Continual Learning)",
-        build=f"{_OURS}:derpp",
-        hyperparameters={
-            "alpha": strength(0.2, -3, 2, "weight of the logits' distance, a mean over the outputs"),
-            "beta": HyperParameter(1.0, search=(0.1, 0.5, 1.0, 2.0), low=0.0, note="weight of the labels' loss"),
-            "mem_size": _MEMORY,
-            "mem_batch_size": HyperParameter(128, search=(10, 32, 64, 128), low=1, note="of the memory, twice a step"),
-        },
-        stores="samples and their logits",
-        limit=({"alpha": 0.0, "beta": 0.0}, "naive"),
-    ),
-    # ---- fast and slow learners ------------------------------------------------------------------------------------
-    Method(
-        "clser",
-        source="cl_ext",
-        paper=f"{_CLSER_PAPER}, stable network",
-        build=f"{_OURS}:clser",
-        hyperparameters=_CLSER,
-        stores=_CLSER_STORES,
-        limit=({"clser_lambda": 0.0, "stable_alpha": 0.0, "stable_rate": 1.0, "bn": "copy"}, "er"),
-    ),
-    Method(
-        "clser_plastic",
-        source="cl_ext",
-        paper=f"{_CLSER_PAPER}, plastic network",
-        build=f"{_OURS}:clser_plastic",
-        hyperparameters=_CLSER,
-        stores=_CLSER_STORES,
-        limit=({"clser_lambda": 0.0, "plastic_alpha": 0.0, "plastic_rate": 1.0, "bn": "copy"}, "er"),
-    ),
-    Method(
-        "clser_working",
-        source="cl_ext",
-        paper=f"{_CLSER_PAPER}, working network",
-        build=f"{_OURS}:clser_working",
-        hyperparameters=_CLSER,
-        stores=_CLSER_STORES,
-        limit=({"clser_lambda": 0.0}, "er"),
-    ),
-    Method(
-        "dualnet",
-        source="cl_ext",
-        paper="DualNet (Pham et al. 2021, DualNet: Continual Learning, Fast and Slow)",
-        build=f"{_OURS}:dualnet",
-        hyperparameters={
-            "dualnet_lambda": strength(2.0, -3, 3, "weight of the distillation on memory, no T^2"),
-            "mem_size": _MEMORY,
-            "mem_batch_size": HyperParameter(10, search=(10, 32, 64), low=1, note="of the memory in a fast step"),
-            "n_outer": HyperParameter(1, search=(0, 1, 2), low=0, note="rounds of Look-ahead a batch"),
-            "inner_steps": HyperParameter(2, search=(1, 2, 4), low=1, note="slow steps in a round"),
-            "fast_steps": HyperParameter(2, search=(1, 2), low=1, note="supervised steps a batch"),
-            "beta": HyperParameter(0.05, search=(0.05, 0.1, 0.5, 1.0), low=0.0, high=1.0, note="Look-ahead's factor"),
-            "slow_lr": HyperParameter(3e-4, search=(1e-4, 3e-4, 1e-3, 1e-2), low=1e-9, note="of the slow steps"),
-            "ssl_batch_size": HyperParameter(64, search=(32, 64, 128), low=2, note="of the memory in a slow step"),
-            "projection": HyperParameter(64, search=(64, 256), low=1, note="units of the projector's two layers"),
-            "temperature": HyperParameter(2.0, search=(1.0, 2.0, 4.0), low=1e-3, note="T, of both softmaxes"),
-            "preset": HyperParameter("paper", choices=("paper", "code"), note="where paper and code differ"),
-        },
-        stores="samples, their old logits, a projector, the slow net's weights before a round",
-        faults=("it trains a slow/fast pair, which has more weights than the study's network",),
+        stores="as many directions as ogd of n_directions samples, and two networks",
+        faults=("batch norm's running statistics are no parameters: outputs drift through them",),
+        limit=({"n_directions": 0}, "naive"),
     ),
     # ---- merging ---------------------------------------------------------------------------------------------------
     Method(

@@ -5,7 +5,7 @@ once leaves a part of the size of the rounding errors of all directions together
 
 `ExplicitBasis` stores orthonormal rows over all parameters, whatever the network; `nn/orthogonal_factors.py` has the
 implicit form for linear layers. Both build in float64, take directions in the order in which they come, and drop one
-whose part outside the span of those before it is not above `TOLERANCE` of it.
+whose part outside the span of those before it is not above a tolerance, `TOLERANCE` where none is given, of it.
 """
 
 from collections.abc import Iterable, Mapping
@@ -51,7 +51,8 @@ class ExplicitBasis:
 
     kind = "explicit"
 
-    def __init__(self) -> None:
+    def __init__(self, tolerance: float = TOLERANCE) -> None:
+        self.tolerance = tolerance
         self.rows = torch.zeros(0, 0)
         self._shapes: dict[str, torch.Size] = {}
 
@@ -117,7 +118,7 @@ class ExplicitBasis:
             free = len(rows) - self.size
             if not free:
                 break
-            new = _new_directions(chunk.double(), self.rows, free)
+            new = _new_directions(chunk.double(), self.rows, free, self.tolerance)
             end = self.size + len(new)
             rows[self.size : end] = new
             self.rows = rows[:end]
@@ -141,7 +142,7 @@ class ExplicitBasis:
         self._shapes = {name: torch.Size(shape) for name, shape in state["shapes"].items()}
 
 
-def _new_directions(x: Tensor, rows: Tensor, room: int) -> Tensor:
+def _new_directions(x: Tensor, rows: Tensor, room: int, tolerance: float) -> Tensor:
     """Returns orthonormal float64 rows that span, with `rows`, what `x` (c, P) spans beside them; at most `room`."""
     lengths = x.norm(dim=1)
     step = max(1, _CHUNK_FLOATS // max(1, x.shape[1]))
@@ -156,7 +157,7 @@ def _new_directions(x: Tensor, rows: Tensor, room: int) -> Tensor:
         for _ in range(2):
             row = row - kept[:count].t() @ (kept[:count] @ row)
         rest = row.norm()
-        if rest > TOLERANCE * length:
+        if rest > tolerance * length:
             kept[count] = row / rest
             count += 1
     return kept[:count]

@@ -48,7 +48,8 @@ class ImplicitBasis:
 
     kind = "implicit"
 
-    def __init__(self) -> None:
+    def __init__(self, tolerance: float = TOLERANCE) -> None:
+        self.tolerance = tolerance
         self.factors: dict[str, Factors] = {}
         self.cholesky = torch.zeros(0, 0, dtype=torch.float64)
         self._names: list[str] = []
@@ -128,7 +129,7 @@ class ImplicitBasis:
         new = {layer: Factors(f.a, (f.d.double() * scale[:, None]).to(f.d)) for layer, f in new.items()}
         cross = self.gram(self.factors, new)
         w = torch.linalg.solve_triangular(self.cholesky, cross, upper=False)  # L^-1 V^T V_new, (m, R)
-        kept, lower = _cholesky_dropping(self.gram(new, new) - w.t() @ w, room)
+        kept, lower = _cholesky_dropping(self.gram(new, new) - w.t() @ w, room, self.tolerance)
         m, count = self.size, len(kept)
         grown = lower.new_zeros(m + count, m + count)
         grown[:m, :m], grown[m:, :m], grown[m:, m:] = self.cholesky, w[:, kept].t(), lower
@@ -176,7 +177,7 @@ class ImplicitBasis:
         self.cholesky, self._names = state["cholesky"].clone(), list(state["names"])
 
 
-def _cholesky_dropping(gram: Tensor, room: int) -> tuple[Tensor, Tensor]:
+def _cholesky_dropping(gram: Tensor, room: int, tolerance: float) -> tuple[Tensor, Tensor]:
     """Returns which rows of a Gram matrix of unit vectors to keep, in order, and the Cholesky factor of those.
 
     A row is dropped where its pivot, the squared part of the vector outside the span of the kept ones before it, is
@@ -184,7 +185,7 @@ def _cholesky_dropping(gram: Tensor, room: int) -> tuple[Tensor, Tensor]:
     """
     rows = len(gram)
     lower, failed = torch.linalg.cholesky_ex(gram)
-    if rows <= room and not failed and bool((lower.diagonal() > TOLERANCE).all()):
+    if rows <= room and not failed and bool((lower.diagonal() > tolerance).all()):
         return torch.arange(rows, device=gram.device), lower
     kept: list[int] = []
     lower = torch.zeros(min(rows, room), min(rows, room), dtype=gram.dtype, device=gram.device)
@@ -195,7 +196,7 @@ def _cholesky_dropping(gram: Tensor, room: int) -> tuple[Tensor, Tensor]:
         known = gram[kept, row].unsqueeze(1)
         part = torch.linalg.solve_triangular(lower[:count, :count], known, upper=False).squeeze(1)
         pivot = gram[row, row] - part @ part
-        if pivot > TOLERANCE**2:
+        if pivot > tolerance**2:
             lower[count, :count], lower[count, count] = part, pivot.sqrt()
             kept.append(row)
     return torch.tensor(kept, dtype=torch.long, device=gram.device), lower[: len(kept), : len(kept)]

@@ -8,15 +8,18 @@ from cl_ext.plugins.ebll import EBLLPlugin
 from cl_ext.plugins.er import ERPlugin
 from cl_ext.plugins.ewc import EWCPlugin
 from cl_ext.plugins.gem import GEMPlugin
+from cl_ext.plugins.generative_replay import GenerativeReplayPlugin
 from cl_ext.plugins.imm import IMMPlugin
 from cl_ext.plugins.l2 import L2Plugin
 from cl_ext.plugins.lwf import LwFPlugin
 from cl_ext.plugins.mas import MASPlugin
 from cl_ext.plugins.mas_local import LocalMASPlugin
 from cl_ext.plugins.ogd import OGDPlugin
+from cl_ext.plugins.ogd_ema import EMAOGDPlugin
 from cl_ext.plugins.rwalk import RWalkPlugin
 from cl_ext.plugins.scp import SCPPlugin
 from cl_ext.plugins.si import SIPlugin
+from cl_ext.plugins.sim_ema import SimEMAPlugin
 
 __all__ = [
     "AGEMPlugin",
@@ -24,9 +27,11 @@ __all__ = [
     "DERPlugin",
     "DualNetPlugin",
     "EBLLPlugin",
+    "EMAOGDPlugin",
     "ERPlugin",
     "EWCPlugin",
     "GEMPlugin",
+    "GenerativeReplayPlugin",
     "IMMPlugin",
     "L2Plugin",
     "LocalMASPlugin",
@@ -36,4 +41,5 @@ __all__ = [
     "RWalkPlugin",
     "SCPPlugin",
     "SIPlugin",
+    "SimEMAPlugin",
 ]

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from cl_ext.models.slowfast import SlowFast, slow_fast_of
+from cl_ext.nn.correlation import WeightKind
 from cl_ext.nn.divergence import DivergedError
 from cl_ext.nn.parameters import trainable_parameters
 from cl_ext.nn.passes import evaluation_mode, logits
@@ -23,6 +24,7 @@ from cl_ext.nn.targets import (
 from cl_ext.nn.views import Views, two_views
 from cl_ext.plugins.base import MethodPlugin
 from cl_ext.plugins.checks import check_choice, check_count, check_number
+from cl_ext.plugins.dualnet_features import Consolidation, FeatureUses
 from cl_ext.plugins.dualnet_slow import SlowNorm, SlowPhase
 from cl_ext.plugins.rehearsal import outputs_read
 
@@ -85,6 +87,11 @@ class DualNetPlugin(MethodPlugin):
         slow_norm: SlowNorm | None = None,
         targets: Targets | None = None,
         recording: Recording | None = None,
+        feature_lambda: float = 0.0,
+        feature_weights: WeightKind = "correlation",
+        feature_decay: float = 0.99,
+        consolidation: Consolidation = "constant",
+        drift: bool = False,
         views: Views = two_views,
         seed: int = 0,
     ) -> None:
@@ -118,6 +125,12 @@ class DualNetPlugin(MethodPlugin):
                 `cl_ext.nn.targets.TargetMemory`.
             recording: mode of the network while targets are recorded: "eval" (paper) or "train" (code), in which batch
                 norm's running statistics move.
+            feature_lambda: strength, >= 0, of holding the slow net's features of older samples. This and the next four
+                are not in the paper; see `cl_ext.plugins.dualnet_features`.
+            feature_weights: which to hold: "correlation", or the controls "identity", "shuffled", "variance".
+            feature_decay: of the running correlation matrix, in [0, 1).
+            consolidation: "invariance" scales beta by the matrix's mean diagonal, "constant" does not.
+            drift: whether to publish how far the slow net's features drift; always where `feature_lambda` > 0.
             views: makes two views of a batch; images get crops, flips, colours and blur, other samples corruption.
             seed: of the plugin's own generators, >= 0: memory, views, projector.
 
@@ -157,6 +170,10 @@ class DualNetPlugin(MethodPlugin):
             views,
             self.seed,
         )
+        self.features = FeatureUses(
+            owner, feature_lambda, feature_weights, feature_decay, consolidation, drift, n_outer > 0, self.seed
+        )
+        self.slow.features = self.features
         self._memory = TargetMemory(self.mem_size, self.task_aware, self.targets, self.seed)
         self._read: Tensor | None = None
         self._outputs = 0
@@ -171,11 +188,12 @@ class DualNetPlugin(MethodPlugin):
 
     def extra_bytes(self) -> int:
         """Returns the memory held beside the network, in bytes: samples, targets, projector, Look-ahead's weights."""
-        return self._memory.bytes() + self.slow.bytes()
+        return self._memory.bytes() + self.slow.bytes() + self.features.bytes()
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the whole state between two experiences as tensors and JSON values; the tensors are copies."""
-        return super().state_dict() | {"memory": self._memory.state_dict(), "slow": self.slow.state_dict()}
+        parts = {"memory": self._memory.state_dict(), "slow": self.slow.state_dict()}
+        return super().state_dict() | parts | {"features": self.features.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores what `state_dict` gave; hyper-parameters are the constructor's, not part of it.
@@ -186,6 +204,8 @@ class DualNetPlugin(MethodPlugin):
         super().load_state_dict(state)
         self._memory.load_state_dict(state["memory"])
         self.slow.load_state_dict(state["slow"])
+        if "features" in state:  # younger than the rest
+            self.features.load_state_dict(state["features"])
 
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Records the targets of what is in memory, with the network as it is."""
@@ -194,6 +214,7 @@ class DualNetPlugin(MethodPlugin):
         self._outputs = 0
         self._memory.to(strategy.device)
         self.slow.to(strategy.device)
+        self.features.begin(self._trunk, strategy.device)
         if self.experiences == 0:
             return
         if self.recording == "train":
@@ -237,10 +258,13 @@ class DualNetPlugin(MethodPlugin):
         batch = self._memory.sample(self.mem_batch_size)
         if batch is None:
             return
-        z = logits(strategy.model, batch["x"], None)
+        assert self._trunk is not None
+        z, features = self.features.replay(strategy.model, self._trunk, batch["x"])
         terms = {"Memory": strategy._criterion(z, batch["y"])}
         if self.dualnet_lambda > 0.0:
             terms["Distillation"] = self.dualnet_lambda * self._distillation(strategy, z, batch)
+        if features is not None:
+            terms["Features"] = self.features.loss(features, batch["x"], batch["known"])
         for name, value in terms.items():
             strategy.loss = strategy.loss + value
             self._totals[name] = self._totals.get(name, torch.zeros_like(value)) + value.detach()
@@ -269,7 +293,9 @@ class DualNetPlugin(MethodPlugin):
             DivergedError: if the slow phase's loss is not finite.
         """
         means = self.slow.means() | {name: float(total) / self._steps for name, total in self._totals.items()}
-        for name, value in means.items():
+        assert self._trunk is not None
+        drift = self.features.drift(self._trunk, lambda: self._memory.sample(len(self._memory)))
+        for name, value in (means if drift is None else means | {"FeatureDrift": drift}).items():
             self.publish(strategy, name, value)
         loss = means.get("BarlowTwins", 0.0)
         if not math.isfinite(loss):
@@ -279,7 +305,9 @@ class DualNetPlugin(MethodPlugin):
             )
 
     def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Counts the experience."""
+        """Counts the experience, and keeps what the next one holds on to."""
+        assert self._trunk is not None
+        self.features.end(self._trunk)
         self._trunk = None
         self.experiences += 1
 

@@ -17,6 +17,7 @@ from cl_ext.nn.selfsupervised import (
     make_projector,
 )
 from cl_ext.nn.views import Views
+from cl_ext.plugins.dualnet_features import FeatureUses
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +39,7 @@ class SlowPhase:
 
     Attributes:
         projector: from the slow net's features to the space of the loss; None before the first batch.
+        features: is shown the two views' features of every inner step, and scales beta; None for neither.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class SlowPhase:
             seed: of the views and of the projector's first weights.
         """
         self.n_outer = n_outer
+        self.beta = beta
         self.inner_steps = inner_steps
         self.slow_lr = slow_lr
         self.gamma = gamma
@@ -77,6 +80,7 @@ class SlowPhase:
         self.projection = projection
         self.views = views
         self.projector: nn.Sequential | None = None
+        self.features: FeatureUses | None = None
         self._seed = seed
         self._generator = torch.Generator().manual_seed(seed ^ _VIEWS)
         self._weights = Lookahead(beta)
@@ -118,8 +122,16 @@ class SlowPhase:
             self._statistics.remember(statistics)
             for step in range(self.inner_steps):
                 self._step(trunk, weights, first if step == 0 else batch())
+            self._gate()
             self._weights.interpolate_(weights)
             self._statistics.interpolate_(statistics)
+
+    def _gate(self) -> None:
+        if self.features is None or self.features.consolidation == "constant":
+            return
+        self._weights.beta = self.beta * self.features.gate()
+        if self.norm == "interpolate":
+            self._statistics.beta = self._weights.beta
 
     def _trainable(self, trunk: SlowFast) -> list[Tensor]:
         assert self.projector is not None
@@ -128,8 +140,13 @@ class SlowPhase:
 
     def _step(self, trunk: SlowFast, weights: list[Tensor], x: Tensor) -> None:
         assert self.projector is not None
-        z1, z2 = (self.projector(trunk.embed(view).flatten(1)) for view in self.views(x, self._generator))
-        C = cross_correlation(z1, z2, self.std)
+        features, z = [], []
+        for view in self.views(x, self._generator):
+            features.append(trunk.embed(view).flatten(1))
+            z.append(self.projector(features[-1]))
+        if self.features is not None:
+            self.features.observe(features[0], features[1])
+        C = cross_correlation(z[0], z[1], self.std)
         loss = barlow_twins(C, self.gamma)
         gradients = torch.autograd.grad(loss, weights)
         with torch.no_grad():

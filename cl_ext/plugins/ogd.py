@@ -19,12 +19,13 @@ from cl_ext.nn.logit_gradients import (
     logit_seeds,
     owned_by_linear,
 )
-from cl_ext.nn.orthogonal import ExplicitBasis, FlatVector
+from cl_ext.nn.merging import WeightSwap
+from cl_ext.nn.orthogonal import TOLERANCE, ExplicitBasis, FlatVector
 from cl_ext.nn.orthogonal_factors import ImplicitBasis
 from cl_ext.nn.parameters import covered_parameters, same_parameters
 from cl_ext.nn.passes import evaluation_mode, preserved_random_state
 from cl_ext.plugins.base import MethodPlugin
-from cl_ext.plugins.checks import check_choice, check_count
+from cl_ext.plugins.checks import check_choice, check_count, check_number
 from cl_ext.plugins.quadratic import Heads
 
 import torch
@@ -47,9 +48,15 @@ class OGDPlugin(MethodPlugin):
     With no direction stored nothing is done, so that training equals training without the plugin bit for bit.
 
     Running statistics of batch norm are not parameters: outputs can still drift through them.
+
+    Attributes:
+        points: the names of the weights at which gradients are taken; here `theta*`, the experience's last.
+        given: point -> the gradients taken there at the end of the latest experience.
+        kept: point -> how many of them were stored; the others were in the span of those before them, or had no room.
     """
 
     name = "OGD"
+    points: tuple[str, ...] = ("task",)
 
     def __init__(
         self,
@@ -60,6 +67,7 @@ class OGDPlugin(MethodPlugin):
         memory_limit: int = 2 * 1024**3,
         heads: Heads = "include",
         seed: int = 0,
+        tolerance: float = TOLERANCE,
     ) -> None:
         """Sets the hyper-parameters.
 
@@ -74,6 +82,8 @@ class OGDPlugin(MethodPlugin):
             memory_limit: bytes that the stored directions may take, >= 0; checked before anything is allocated.
             heads: "exclude" takes no part in the network's heads: their weights move freely.
             seed: of the draw of samples, >= 0; each experience draws its own.
+            tolerance: a direction is dropped where its part outside the span of those before it is not above this
+                share of it, in (0, 1].
 
         Raises:
             TypeError: if a number is not one.
@@ -88,6 +98,9 @@ class OGDPlugin(MethodPlugin):
         self.memory_limit = check_count(owner, "memory_limit", memory_limit, low=0)
         self.heads: Heads = check_choice(owner, "heads", heads, Heads)
         self.seed = check_count(owner, "seed", seed, low=0)
+        self.tolerance = check_number(owner, "tolerance", tolerance, 0.0, 1.0, above=True)
+        self.given: dict[str, int] = {}
+        self.kept: dict[str, int] = {}
         self.basis: ExplicitBasis | ImplicitBasis | None = None
         self._parameters: dict[str, nn.Parameter] = {}
         self._old: FlatVector | None = None
@@ -120,7 +133,7 @@ class OGDPlugin(MethodPlugin):
         super().load_state_dict(state)
         self.basis = None
         if state["basis"] is not None:
-            self.basis = _BASES[state["basis"]["kind"]]()
+            self.basis = _BASES[state["basis"]["kind"]](self.tolerance)
             self.basis.load_state_dict(state["basis"])
         self._old = self._step = None
         self._stale = True
@@ -145,7 +158,7 @@ class OGDPlugin(MethodPlugin):
         self.align(strategy.model)
         linear = self.basis_kind != "explicit" and owned_by_linear(strategy.model, self._parameters)
         kind = self.basis.kind if self.basis is not None else ("implicit" if linear else "explicit")
-        self._check_memory(kind, min(self.n_samples, len(strategy.experience.dataset)))
+        self._check_memory(kind, len(self.points) * min(self.n_samples, len(strategy.experience.dataset)))
 
     def after_eval(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Remembers that evaluation may have grown the network."""
@@ -200,13 +213,17 @@ class OGDPlugin(MethodPlugin):
             ValueError: if the basis is implicit and the network has layers for which it is not.
         """
         self.align(strategy.model)
-        room = self._room(self.n_samples)
-        if room:
+        self.given, self.kept = {}, {}
+        if self._room(self.n_samples):
             with preserved_random_state(), evaluation_mode(strategy.model), torch.enable_grad():
                 self._store(strategy.model, self._samples(strategy), strategy._criterion)
         self.align(strategy.model)
         self.experiences += 1
         self.publish(strategy, "Directions", float(self.directions))
+
+    def weights_at(self, point: str, model: nn.Module) -> Mapping[str, Tensor]:
+        """Returns the weights of one of `points`, by name; those that are not named are the network's own."""
+        return {}
 
     def _samples(self, strategy: Any) -> list[Samples]:
         # a prime far from usual seeds keeps the experiences' draws of two seeds apart
@@ -217,15 +234,19 @@ class OGDPlugin(MethodPlugin):
     def _store(self, model: nn.Module, groups: list[Samples], loss: Any) -> None:
         parameters, seeds = self._parameters, logit_seeds(self.variant, loss)
         kind = self._kind(model, groups[0])
-        room = self._room(count_rows(model, groups, seeds))
-        self._check_memory(kind, room)
+        rows = count_rows(model, groups, seeds)
+        self._check_memory(kind, len(self.points) * rows)
         if self.basis is None:
-            self.basis = _BASES[kind]()
+            self.basis = _BASES[kind](self.tolerance)
         self.basis.align(parameters)
-        if isinstance(self.basis, ImplicitBasis):
-            self.basis.extend(logit_factors(model, parameters, groups, seeds), room)
-        else:
-            self.basis.extend(logit_rows(model, parameters, groups, seeds), room)
+        self.given = dict.fromkeys(self.points, rows)
+        for point in self.points:
+            with WeightSwap()(model, self.weights_at(point, model)):
+                if isinstance(self.basis, ImplicitBasis):
+                    new = logit_factors(model, parameters, groups, seeds)
+                    self.kept[point] = self.basis.extend(new, self._room(rows))
+                else:
+                    self.kept[point] = self.basis.extend(logit_rows(model, parameters, groups, seeds), self._room(rows))
 
     def _kind(self, model: nn.Module, sample: Samples) -> str:
         stored = "auto" if self.basis is None else self.basis.kind

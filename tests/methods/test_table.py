@@ -55,7 +55,7 @@ def test_search_ranges(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "near"),
     [
-        ("generative_replay", "generative_replay_avalanche"),
+        ("generative_replay_avalanch", "generative_replay_avalanche"),
         ("pacnet_avalanche", "packnet_avalanche"),
         ("er-ace", "er_ace"),
         ("Naive", "naive"),
