@@ -1,8 +1,11 @@
 """What every method's plugin shares: a state that can be saved, a cost in bytes, quantities for Avalanche's loggers."""
 
+import math
 from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any
+
+from cl_ext.nn.divergence import DivergedError
 
 from avalanche.core import SupervisedPlugin
 from avalanche.evaluation.metric_results import MetricValue
@@ -41,6 +44,24 @@ class MethodPlugin(SupervisedPlugin):
         if state.get("plugin") != type(self).__name__:
             raise ValueError(f"{type(self).__name__} cannot load the state of {state.get('plugin')!r}")
         self.experiences = int(state["experiences"])
+
+    def check_loss(self, strategy: Any, value: float, strength: str) -> None:
+        """Stops training at a loss that is not finite.
+
+        Args:
+            strategy: in training.
+            value: the loss.
+            strength: name of the attribute whose size may be why.
+
+        Raises:
+            DivergedError: if the loss is not finite; with the place, and the strength.
+        """
+        if not math.isfinite(value):
+            where = f"experience {self.experiences + 1}, iteration {strategy.clock.train_exp_iterations}"
+            raise DivergedError(
+                f"the loss is {value} in {where}. {type(self).__name__}: {strength} is {getattr(self, strength):g}; a "
+                "smaller one, or a smaller learning rate, may help"
+            )
 
     def publish(self, strategy: Any, quantity: str, value: float) -> None:
         """Hands a value to Avalanche's loggers under `<name>_<quantity>/train_phase/train_stream/ExpNNN`."""

@@ -6,7 +6,6 @@ probabilities of an update. `B` samples of the stream in a step, `M` of the memo
 has the deviations.
 """
 
-import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -217,7 +216,7 @@ class CLSERPlugin(ERPlugin):
             self._teach(strategy, y, strategy.mb_output[start:] if self._second is None else self._second)
         self._second = None
         if strategy.loss.device.type == "cpu":
-            self._check_finite(strategy, strategy.loss.item())
+            self.check_loss(strategy, strategy.loss.item(), "clser_lambda")
 
     def _teach(self, strategy: Any, y: Tensor, z: Tensor) -> None:
         x, t = self._memory_part(strategy)
@@ -253,7 +252,7 @@ class CLSERPlugin(ERPlugin):
         super().after_training_epoch(strategy, *args, **kwargs)
         total, steps = self._totals, max(1, self._totals["steps"])
         loss = self.clser_lambda * float(total["loss"]) / steps
-        self._check_finite(strategy, loss + strategy.loss.item())
+        self.check_loss(strategy, loss + strategy.loss.item(), "clser_lambda")
         self.publish(strategy, "Consistency", loss)
         self.publish(strategy, "StableTeacher", int(total["stable"]) / max(1, total["taught"]))
         for name, now, before in zip(("Plastic", "Stable"), self._updates(), total["before"], strict=True):
@@ -276,11 +275,3 @@ class CLSERPlugin(ERPlugin):
         """Puts the working network's own weights back."""
         self._swap.leave(strategy.model)
         self._stale = True
-
-    def _check_finite(self, strategy: Any, value: float) -> None:
-        if not math.isfinite(value):
-            where = f"experience {self.experiences + 1}, iteration {strategy.clock.train_exp_iterations}"
-            raise DivergedError(
-                f"the loss is {value} in {where}. {type(self).__name__}: clser_lambda is {self.clser_lambda:g}; a "
-                "smaller one, or a smaller learning rate, may help"
-            )

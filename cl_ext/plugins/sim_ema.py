@@ -8,12 +8,10 @@ weight of the consistency, `M` samples of the memory in a step, `K` outputs. `do
 equations.
 """
 
-import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
 from cl_ext.nn.averaging import AveragedNetwork
-from cl_ext.nn.divergence import DivergedError
 from cl_ext.nn.memory import Policy
 from cl_ext.nn.merging import WeightSwap
 from cl_ext.plugins.checks import check_choice, check_number
@@ -205,7 +203,7 @@ class SimEMAPlugin(GroupEvaluation, GroupedERPlugin):
         if len(self._drawn_ids) and self.sim_ema_lambda > 0.0 and any(self._weights.values()):
             self._teach(strategy, len(self._stream[1]))
         if strategy.loss.device.type == "cpu":
-            self._check_finite(strategy.loss.item(), strategy)
+            self.check_loss(strategy, strategy.loss.item(), "sim_ema_lambda")
 
     def _teach(self, strategy: Any, start: int) -> None:
         x, y, z = strategy.mbatch[0][start:], strategy.mbatch[1][start:], strategy.mb_output[start:]
@@ -252,18 +250,10 @@ class SimEMAPlugin(GroupEvaluation, GroupedERPlugin):
         assert self._group is not None
         total, steps = self._totals, max(1, self._totals["steps"])
         loss = self.sim_ema_lambda * float(total["loss"]) / steps
-        self._check_finite(loss + strategy.loss.item(), strategy)
+        self.check_loss(strategy, loss + strategy.loss.item(), "sim_ema_lambda")
         self.publish(strategy, "Groups", len(self.groups))
         self.publish(strategy, "Similarity", self.similarities[self._group.id])
         self.publish(strategy, "Consistency", loss)
         self.publish(strategy, "Updates", (self._group.average.updates - total["before"]) / steps)
         if self.teacher == "best":
             self.publish(strategy, "StableTeacher", int(total["stable"]) / max(1, total["taught"]))
-
-    def _check_finite(self, value: float, strategy: Any) -> None:
-        if not math.isfinite(value):
-            where = f"experience {self.experiences + 1}, iteration {strategy.clock.train_exp_iterations}"
-            raise DivergedError(
-                f"the loss is {value} in {where}. {type(self).__name__}: sim_ema_lambda is {self.sim_ema_lambda:g}; a "
-                "smaller one, or a smaller learning rate, may help"
-            )

@@ -2,22 +2,13 @@
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from cl_ext.nn.averaging import AveragedNetwork, Statistics, average_, decay
 
 import pytest
 import torch
 from torch import Tensor, nn
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Many small operations: a second thread would only get in the way."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def walk(average: AveragedNetwork, steps: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> list[list[Tensor]]:

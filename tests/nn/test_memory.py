@@ -22,15 +22,6 @@ N, SIZE = 60, 10
 POLICIES = ["reservoir", "ring", "class_balanced"]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Many small operations: a second thread would only get in the way."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def offer(memory: RehearsalMemory, samples: Tensor, batches: int | Iterable[int] = 7) -> RehearsalMemory:
     """Adds samples whose fields all say which they are; their labels are the number modulo 3."""
     for part in samples.split(list(batches) if isinstance(batches, Iterable) else batches):

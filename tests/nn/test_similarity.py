@@ -1,7 +1,6 @@
 """Similarities of tasks against closed forms, and on tasks whose similarity is known."""
 
 import math
-from collections.abc import Iterator
 
 from cl_ext.nn.fisher import diagonal_fisher
 from cl_ext.nn.similarity import (
@@ -20,15 +19,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import TensorDataset
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Many small operations: a second thread would only get in the way."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def seeds(task: int) -> int:

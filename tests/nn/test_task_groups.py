@@ -2,7 +2,6 @@
 
 import io
 import math
-from collections.abc import Iterator
 
 from cl_ext.nn.averaging import AveragedNetwork
 from cl_ext.nn.task_groups import TaskGroup, TaskGroups, average_into_, mean_of_softmaxes, surest
@@ -10,15 +9,6 @@ from cl_ext.nn.task_groups import TaskGroup, TaskGroups, average_into_, mean_of_
 import pytest
 import torch
 from torch import Tensor, nn
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Many small operations: a second thread would only get in the way."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def model(value: float) -> nn.Linear:
