@@ -16,7 +16,6 @@ _CLSER = {
     "bn": HyperParameter("buffer-forward", choices=("buffer-forward", "ema", "copy"), note="batch norm of P and S"),
 }
 _CLSER_PAPER = "CLS-ER (Arani et al. 2022, Learning Fast, Learning Slow)"
-_CLSER_STORES = "samples and two networks"
 _SIMILARITIES = ("product", "feature", "readout", "fisher", "correlation", "constant")
 _PREDICTORS = ("stable", "working", "mean_weights", "max_softmax", "ensemble")
 
@@ -82,32 +81,21 @@ REPLAY_ROWS = (
         limit=({"r": 1.0}, "naive"),
     ),
     # ---- fast and slow learners ------------------------------------------------------------------------------------
-    Method(
-        "clser",
-        source="cl_ext",
-        paper=f"{_CLSER_PAPER}, stable network",
-        build=f"{_OURS}:clser",
-        hyperparameters=_CLSER,
-        stores=_CLSER_STORES,
-        limit=({"clser_lambda": 0.0, "stable_alpha": 0.0, "stable_rate": 1.0, "bn": "copy"}, "er"),
-    ),
-    Method(
-        "clser_plastic",
-        source="cl_ext",
-        paper=f"{_CLSER_PAPER}, plastic network",
-        build=f"{_OURS}:clser_plastic",
-        hyperparameters=_CLSER,
-        stores=_CLSER_STORES,
-        limit=({"clser_lambda": 0.0, "plastic_alpha": 0.0, "plastic_rate": 1.0, "bn": "copy"}, "er"),
-    ),
-    Method(
-        "clser_working",
-        source="cl_ext",
-        paper=f"{_CLSER_PAPER}, working network",
-        build=f"{_OURS}:clser_working",
-        hyperparameters=_CLSER,
-        stores=_CLSER_STORES,
-        limit=({"clser_lambda": 0.0}, "er"),
+    *(
+        Method(
+            name,
+            source="cl_ext",
+            paper=f"{_CLSER_PAPER}, {network} network",
+            build=f"{_OURS}:{name}",
+            hyperparameters=_CLSER,
+            stores="samples and two networks",
+            limit=({"clser_lambda": 0.0} | equal, "er"),
+        )
+        for name, network, equal in (
+            ("clser", "stable", {"stable_alpha": 0.0, "stable_rate": 1.0, "bn": "copy"}),
+            ("clser_plastic", "plastic", {"plastic_alpha": 0.0, "plastic_rate": 1.0, "bn": "copy"}),
+            ("clser_working", "working", {}),
+        )
     ),
     Method(
         "sim_ema",

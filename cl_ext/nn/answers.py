@@ -11,14 +11,13 @@ from typing import Any, NamedTuple
 
 from cl_ext.nn.distillation import OutputGroups, Teacher
 from cl_ext.nn.sample_pass import trained_outputs
-from cl_ext.nn.targets import soft_target_divergence
+from cl_ext.nn.targets import NEVER, soft_target_divergence
 
 import torch
 from torch import Tensor
 
 ONE_HEAD = 0
 """The task label of the samples where all tasks share one head."""
-_NEVER = -1e9
 
 
 def hard_labels(z_t: Tensor, allowed: Tensor) -> Tensor:
@@ -45,7 +44,7 @@ def soft_loss(z: Tensor, z_t: Tensor, allowed: Tensor, read: Tensor | None, temp
         read: which outputs q is over, (M, K) bool; None for all.
         temperature: T > 0.
     """
-    targets = z_t.masked_fill(~allowed, _NEVER)
+    targets = z_t.masked_fill(~allowed, NEVER)
     return temperature**2 * soft_target_divergence(z, targets, temperature, read).mean()
 
 

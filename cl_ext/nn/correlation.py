@@ -67,17 +67,6 @@ def shuffled(w: Tensor, seed: int) -> Tensor:
     return w[order.to(w.device)]
 
 
-def correlation_similarity(C1: Tensor, C2: Tensor) -> Tensor:
-    """Returns `<C1, C2>_F / (|C1|_F |C2|_F)`, a scalar of [-1, 1]; 0 where one of them is 0.
-
-    Args:
-        C1: a matrix.
-        C2: another one of its shape.
-    """
-    norms = C1.norm() * C2.norm()
-    return (C1 * C2).sum() / norms if norms > 0 else torch.zeros_like(norms)
-
-
 def kept_meaning(z_old: Tensor, z: Tensor) -> Tensor:
     """Returns the correlation of each feature under an earlier network with the same under the present one, (D,).
 

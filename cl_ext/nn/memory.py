@@ -15,7 +15,7 @@ them one by one would give. How, for each policy:
 Which samples go where is decided on the CPU, in numpy: for a batch of ten most of the time is the calls' own.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -110,11 +110,12 @@ class RehearsalMemory:
         return {name: held[: len(self)] for name, held in self._fields.items()}
 
     @torch.no_grad()
-    def add(self, **fields: Tensor) -> None:
+    def add(self, kept: Collection[str] = (), **fields: Tensor) -> None:
         """Offers a batch; the first one fixes names, types, shapes and device.
 
         Args:
-            fields: (B, ...) each.
+            kept: names of fields that are not written: a place goes on with what it had, zeros at first.
+            fields: (B, ...) each, the kept ones too.
 
         Raises:
             ValueError: if the fields are not of one length, or not those of the first batch.
@@ -130,6 +131,8 @@ class RehearsalMemory:
             return
         where, which = torch.from_numpy(places), torch.from_numpy(chosen)
         for name, part in fields.items():
+            if name in kept:
+                continue
             held = self._fields[name]
             held.index_copy_(0, where.to(held.device), part.index_select(0, which.to(part.device)))
 
@@ -194,8 +197,9 @@ class RehearsalMemory:
         held = self._fields.get(name)
         if held is None or held.shape[-1] >= size:
             return False
-        wider = held.new_full((*held.shape[:-1], size), fill)
+        wider = held.new_zeros(*held.shape[:-1], size)
         wider[..., : held.shape[-1]] = held
+        wider[: len(self), ..., held.shape[-1] :] = fill
         self._fields[name] = wider
         return True
 

@@ -16,6 +16,7 @@ from cl_ext.nn.selfsupervised import cross_correlation
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 
 def cosine(a: Tensor, b: Tensor) -> float:
@@ -31,8 +32,7 @@ def cosine(a: Tensor, b: Tensor) -> float:
     if a.shape != b.shape:
         raise ValueError(f"a cosine is of two tensors of one shape, got {tuple(a.shape)} and {tuple(b.shape)}")
     a, b = a.detach().flatten().double(), b.detach().flatten().double()
-    norms = float(a.norm()) * float(b.norm())
-    return 0.0 if norms == 0.0 else min(1.0, max(0.0, float(a @ b) / norms))
+    return min(1.0, max(0.0, float(functional.cosine_similarity(a, b, dim=0, eps=torch.finfo(a.dtype).tiny))))
 
 
 def covariance(z: Tensor) -> Tensor:

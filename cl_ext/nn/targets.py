@@ -15,7 +15,7 @@ from torch.nn import functional
 KLReduction = Literal["batchmean", "mean", "mean_times_batch"]
 Targets = Literal["boundary", "boundary_stale", "write"]
 
-_NEVER = -1e9
+NEVER = -1e9
 """A logit of probability 0 that leaves no NaN behind, as -inf would."""
 
 _PASS_BATCH = 256
@@ -30,10 +30,10 @@ def soft_target_divergence(z: Tensor, z_t: Tensor, temperature: float, read: Ten
         temperature: T > 0.
         read: which outputs the softmax is over, (B, K) bool; None for all.
     """
-    z_t = functional.pad(z_t, (0, z.shape[1] - z_t.shape[1]), value=_NEVER)
+    z_t = functional.pad(z_t, (0, z.shape[1] - z_t.shape[1]), value=NEVER)
     z, z_t = z / temperature, z_t.detach() / temperature
     if read is not None:
-        z, z_t = (logits.masked_fill(~read, _NEVER) for logits in (z, z_t))
+        z, z_t = (logits.masked_fill(~read, NEVER) for logits in (z, z_t))
     pointwise = functional.kl_div(z.log_softmax(1), z_t.log_softmax(1), reduction="none", log_target=True)
     return pointwise.sum(1)
 
@@ -109,12 +109,9 @@ class TargetMemory:
         else:
             self.widen(z.shape[1])
             z_t = z
-        stale = self.targets == "boundary_stale" and len(self._current) > 0
-        before = self._current.fields["z_t"].clone() if stale else None
         known = torch.full((len(x),), self.targets != "boundary", device=x.device)
-        self._current.add(x=x, y=y, z_t=z_t, known=known)
-        if before is not None:
-            self._current.fields["z_t"][: len(before)].copy_(before)
+        kept = ("z_t",) if self.targets == "boundary_stale" else ()
+        self._current.add(kept, x=x, y=y, z_t=z_t, known=known)
 
     def sample(self, count: int) -> dict[str, Tensor] | None:
         """Returns `count` samples, uniform and without repetition; all if there are fewer, None if there is none."""
@@ -122,12 +119,8 @@ class TargetMemory:
 
     def widen(self, K: int) -> None:
         """Gives the targets of a head that has grown to K outputs probability 0 on those that it lacked."""
-        for memory in (self._sampled, self._current):
-            missing = K - memory.fields["z_t"].shape[1] if len(memory) else 0
-            if missing > 0:
-                state = memory.state_dict()
-                state["fields"]["z_t"] = functional.pad(state["fields"]["z_t"], (0, missing), value=_NEVER)
-                memory.load_state_dict(state)
+        for memory in (self._sampled, self._current):  # one memory twice is widened once
+            memory.widen("z_t", K, NEVER)
 
     def to(self, device: torch.device | str) -> None:
         """Moves what is held to a device."""

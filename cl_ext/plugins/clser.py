@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from cl_ext.nn.averaging import AveragedNetwork, Statistics
-from cl_ext.nn.divergence import DivergedError
+from cl_ext.nn.divergence import check_weights
 from cl_ext.nn.memory import Policy
 from cl_ext.nn.merging import WeightSwap
 from cl_ext.nn.passes import logits
-from cl_ext.nn.sample_pass import trained_outputs
 from cl_ext.plugins.checks import check_choice, check_number
 from cl_ext.plugins.er import ERPlugin
+from cl_ext.plugins.rehearsal import outputs_read
 from cl_ext.streams.seeding import random_state
 
 import torch
@@ -224,7 +224,7 @@ class CLSERPlugin(ERPlugin):
         if self.clser_lambda == 0.0:  # the passes were for batch norm's statistics
             return
         if z.shape[1] != self._outputs:
-            self._note_outputs(strategy._criterion, z)
+            self._outputs, self._read = z.shape[1], outputs_read(strategy._criterion, z)
         read = None if self._read is None else self._read[y]
         Z, stable = choose_teacher(z_s, z_p, y, read)
         term = consistency(z, Z, read)
@@ -232,13 +232,6 @@ class CLSERPlugin(ERPlugin):
         self._totals["loss"] += term.detach()
         self._totals["stable"] += stable.sum()
         self._totals["taught"] += len(y)
-
-    def _note_outputs(self, criterion: Any, z: Tensor) -> None:
-        """Notes which outputs the loss reads for a sample of each label: a task's, or those seen so far."""
-        self._outputs = z.shape[1]
-        each = torch.arange(self._outputs, device=z.device)
-        read = trained_outputs(criterion, z.new_zeros(self._outputs, self._outputs), each)
-        self._read = None if bool(read.all()) else read
 
     def after_update(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Lets both averages take the step."""
@@ -266,9 +259,7 @@ class CLSERPlugin(ERPlugin):
         """
         average = self._evaluated()
         values = {} if average is None else average.values()
-        for name, value in (values or dict(strategy.model.named_parameters())).items():
-            if not bool(torch.isfinite(value).all()):
-                raise DivergedError(f"{self.name}: the {self.eval_model} network's {name} is not finite")
+        check_weights(values or dict(strategy.model.named_parameters()), f"{self.name}: the {self.eval_model} network")
         self._swap.enter(strategy.model, values)
 
     def after_eval(self, strategy: Any, *args: Any, **kwargs: Any) -> None:

@@ -204,8 +204,7 @@ class DualNetPlugin(MethodPlugin):
         super().load_state_dict(state)
         self._memory.load_state_dict(state["memory"])
         self.slow.load_state_dict(state["slow"])
-        if "features" in state:  # younger than the rest
-            self.features.load_state_dict(state["features"])
+        self.features.load_state_dict(state["features"])
 
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Records the targets of what is in memory, with the network as it is."""

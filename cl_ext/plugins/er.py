@@ -9,6 +9,7 @@ from cl_ext.nn.memory import Policy
 from cl_ext.plugins.rehearsal import RehearsalPlugin, fields_of
 
 import torch
+from torch import Tensor
 
 
 class ERPlugin(RehearsalPlugin):
@@ -43,6 +44,7 @@ class ERPlugin(RehearsalPlugin):
         """
         super().__init__(mem_size, mem_batch_size, policy, seed)
         self._replayed = self._steps = 0
+        self._drawn: dict[str, Tensor] | None = None
 
     def before_training_epoch(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Starts the epoch's counts."""
@@ -52,11 +54,11 @@ class ERPlugin(RehearsalPlugin):
         """Puts a batch of the memory behind the stream's."""
         super().before_forward(strategy, *args, **kwargs)
         self._steps += 1
-        drawn = self._memory.sample(self.mem_batch_size)
-        if drawn is None:
+        self._drawn = self._memory.sample(self.mem_batch_size)
+        if self._drawn is None:
             return
-        self._replayed += len(drawn["y"])
-        strategy.mbatch = [torch.cat([part, drawn[name]]) for name, part in fields_of(self._stream).items()]
+        self._replayed += len(self._drawn["y"])
+        strategy.mbatch = [torch.cat([part, self._drawn[name]]) for name, part in fields_of(self._stream).items()]
 
     def after_update(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Takes the memory's part out of batch and outputs again, and offers the stream's to the memory."""

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from cl_ext.nn.averaging import AveragedNetwork
 from cl_ext.nn.distillation import snapshot
-from cl_ext.nn.divergence import DivergedError
+from cl_ext.nn.divergence import check_weights
 from cl_ext.nn.merging import WeightSwap, write_
 from cl_ext.nn.task_groups import TaskGroups, mean_of_softmaxes, surest
 
@@ -87,9 +87,7 @@ class GroupEvaluation:
             DivergedError: if they are not finite.
         """
         values = self._values()
-        for name, value in (values or dict(strategy.model.named_parameters())).items():
-            if not bool(torch.isfinite(value).all()):
-                raise DivergedError(f"{self.name}: the {self.eval_model} network's {name} is not finite")
+        check_weights(values or dict(strategy.model.named_parameters()), f"{self.name}: the {self.eval_model} network")
         self._swap.enter(strategy.model, values)
 
     def before_eval_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:

@@ -11,7 +11,6 @@ from cl_ext.nn.task_groups import TaskGroup, TaskGroups
 from cl_ext.nn.task_probe import Signature, TaskProbe, TaskSample, readout_of
 from cl_ext.plugins.checks import check_choice, check_count, check_number
 from cl_ext.plugins.er import ERPlugin
-from cl_ext.plugins.rehearsal import RehearsalPlugin, fields_of
 from cl_ext.streams.seeding import random_state
 
 import torch
@@ -153,17 +152,10 @@ class GroupedERPlugin(ERPlugin):
 
     def before_forward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Puts a batch of the memory behind the stream's, and keeps its groups' ids, (M,)."""
-        RehearsalPlugin.before_forward(self, strategy, *args, **kwargs)
+        super().before_forward(strategy, *args, **kwargs)
         assert self._group is not None
-        self._steps += 1
         self._ids = torch.full_like(self._stream[1], self._group.id)
-        drawn = self._memory.sample(self.mem_batch_size)
-        if drawn is None:
-            self._drawn_ids = self._ids[:0]
-            return
-        self._drawn_ids = drawn["group"]
-        self._replayed += len(self._drawn_ids)
-        strategy.mbatch = [torch.cat([part, drawn[name]]) for name, part in fields_of(self._stream).items()]
+        self._drawn_ids = self._ids[:0] if self._drawn is None else self._drawn["group"]
 
     def offer(self, **others: Tensor) -> None:
         """Offers the stream's part to the memory, with its group's id."""

@@ -18,13 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from cl_ext.methods import METHODS
-from cl_ext.metrics import average_accuracy
 from cl_ext.study.cellspec import CellSpec
 from cl_ext.study.document import Document
-from cl_ext.study.frame import matrix
+from cl_ext.study.frame import final_accuracy
 from cl_ext.study.reader import method_problem
 from cl_ext.study.spec import Study
-from cl_ext.study.store import FINISHED, Store
+from cl_ext.study.store import Store
 
 _KEYS = ("ablation", "study", "reference", "methods", "variants")
 
@@ -117,11 +116,7 @@ def accuracies(ablation: Ablation, store: Store, scenario: str) -> dict[str, dic
     """Final average accuracies by row and seed, in [0, 1] by the scenario's own criterion; finished cells only."""
     found: dict[str, dict[int, float]] = {}
     for name, cells in ablation.rows().items():
-        found[name] = {}
-        for cell in cells:
-            record = store.record(cell.run_id) if cell.scenario == scenario else None
-            if record is not None and record["status"] == FINISHED:
-                R = matrix(record, "task_aware" if scenario == "task" else "task_agnostic")
-                if R is not None:
-                    found[name][cell.seed] = average_accuracy(R)
+        own = [cell for cell in cells if cell.scenario == scenario]
+        values = {cell.seed: final_accuracy(store.record(cell.run_id), scenario) for cell in own}
+        found[name] = {seed: value for seed, value in values.items() if value is not None}
     return found

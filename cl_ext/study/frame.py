@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from cl_ext.methods import METHODS
-from cl_ext.metrics import METRICS
+from cl_ext.metrics import METRICS, average_accuracy
 from cl_ext.study.cellspec import CellSpec
 from cl_ext.study.store import FINISHED, Store
 
@@ -140,6 +140,13 @@ def matrix(record: Mapping[str, Any], which: str) -> np.ndarray | None:
     """A record's accuracy matrix `(T + 1, T)`, NaN where undefined; None where the cell did not finish."""
     matrices = record.get("matrix")
     return None if matrices is None else np.array(matrices[which], dtype=float)
+
+
+def final_accuracy(record: Mapping[str, Any] | None, scenario: str) -> float | None:
+    """A record's final average accuracy in [0, 1] by the scenario's criterion; None where there is none."""
+    R = matrix(record or {}, "task_aware" if scenario == "task" else "task_agnostic")
+    accuracy = np.nan if R is None else average_accuracy(R)
+    return None if np.isnan(accuracy) else float(accuracy)
 
 
 def _row(record: Mapping[str, Any], reference: Mapping[str, Any] | None) -> dict[str, Any]:

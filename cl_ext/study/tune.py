@@ -6,16 +6,14 @@ data. Its cells lie in a store as any cells do, so an interrupted search goes on
 
 import dataclasses
 import itertools
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cl_ext.methods import METHODS
-from cl_ext.metrics import average_accuracy
 from cl_ext.study.cellspec import CellSpec
-from cl_ext.study.frame import matrix
+from cl_ext.study.frame import final_accuracy
 from cl_ext.study.protocol import Protocol, check_names, first_experiences, grid_values, tuned_names
 from cl_ext.study.runner import Progress, Summary, run
 from cl_ext.study.spec import Study, StudyError
@@ -154,7 +152,7 @@ def read(search: Search, store: Store) -> list[Found]:
         tried = Tried(
             setting,
             {seed: None if record is None else str(record["status"]) for seed, record in records.items()},
-            {seed: _accuracy(record, setting.scenario) for seed, record in records.items()},
+            {seed: final_accuracy(record, setting.scenario) for seed, record in records.items()},
         )
         groups.setdefault((setting.method, setting.scenario), []).append(tried)
     found = []
@@ -165,12 +163,6 @@ def read(search: Search, store: Store) -> list[Found]:
         best = choose(group)
         found.append(Found(method, scenario, tuple(group), best, () if best is None else _edges(group, best)))
     return found
-
-
-def _accuracy(record: Mapping[str, Any] | None, scenario: str) -> float | None:
-    R = matrix(record or {}, "task_aware" if scenario == "task" else "task_agnostic")
-    accuracy = math.nan if R is None else average_accuracy(R)
-    return None if math.isnan(accuracy) else accuracy
 
 
 def choose(group: Sequence[Tried]) -> Tried | None:

@@ -10,8 +10,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-torch.set_num_threads(1)  # tests run side by side
-
 CASES: list[tuple[NetworkSpec, tuple[int, ...], int]] = [
     (NetworkSpec("mlp", hidden=(12, 9)), (1, 8, 8), 2),
     (NetworkSpec("mlp", hidden=(12, 9)), (20,), 2),

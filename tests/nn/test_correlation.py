@@ -6,7 +6,6 @@ from typing import Any
 import cl_ext  # noqa: F401
 from cl_ext.nn.correlation import (
     RunningCorrelation,
-    correlation_similarity,
     feature_weights,
     kept_meaning,
     normalised,
@@ -20,8 +19,6 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-
-torch.set_num_threads(1)  # tests run side by side
 
 N, D = 40, 6
 
@@ -250,19 +247,6 @@ def test_the_other_controls() -> None:
     running = _running(BATCHES)
     assert torch.equal(running.weights("identity"), torch.ones(D, dtype=torch.float64))
     assert torch.allclose(running.weights("variance"), running.variance / running.variance.mean())
-
-
-def test_similarity_is_frobenius_cosine() -> None:
-    C1, C2 = cross_correlation(*_views(1)), cross_correlation(*_views(2))
-    dot = sum(float(C1[i, j]) * float(C2[i, j]) for i in range(D) for j in range(D))
-    expected = dot / (np.linalg.norm(C1.numpy()) * np.linalg.norm(C2.numpy()))
-    assert float(correlation_similarity(C1, C2)) == pytest.approx(expected)
-    assert float(correlation_similarity(C1, 3.0 * C1)) == pytest.approx(1.0)
-    assert float(correlation_similarity(C1, -C1)) == pytest.approx(-1.0)
-    order = torch.tensor([3, 0, 5, 1, 2, 4])
-    both = correlation_similarity(C1[order][:, order], C2[order][:, order])
-    assert float(both) == pytest.approx(expected)
-    assert float(correlation_similarity(C1, torch.zeros_like(C1))) == 0.0
 
 
 def test_kept_meaning_is_the_cross_model_diagonal() -> None:

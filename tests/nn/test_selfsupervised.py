@@ -14,8 +14,6 @@ import pytest
 import torch
 from torch import Tensor
 
-torch.set_num_threads(1)  # tests run side by side
-
 N, D = 30, 6
 
 

@@ -313,13 +313,6 @@ def test_saved_and_restored_between_experiences_it_goes_on_bit_equal() -> None:
     assert common.same(common.weights(other.model), common.weights(whole.model))
 
 
-def test_a_state_from_before_this_part_is_taken() -> None:
-    _, plugin = trained(2)
-    state = plugin.state_dict()
-    del state["features"]
-    DualNetPlugin(**SMALL).load_state_dict(state)
-
-
 # ---- consolidation ---------------------------------------------------------------------------------------------------
 
 

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from tests.plugins import common
 
-torch.set_num_threads(1)
 pytestmark = pytest.mark.filterwarnings("ignore:No loggers specified")
 Named = dict[str, Tensor]
 

@@ -20,7 +20,6 @@ from tests.plugins import common
 
 pytestmark = pytest.mark.filterwarnings("ignore:No loggers specified")
 D, K, STORED, STEPS = 20, 4, 8, 500
-torch.set_num_threads(1)
 Optimizer = Callable[[Any], torch.optim.Optimizer]
 
 

@@ -20,7 +20,6 @@ from tests.methods import helpers
 from tests.plugins import common
 
 pytestmark = pytest.mark.filterwarnings("ignore:No loggers specified")
-torch.set_num_threads(1)
 ALL = 10**6
 Weights = dict[str, Tensor]
 DECAYS: dict[str, Any] = {"plastic_alpha": 0.5, "stable_alpha": 0.9}
