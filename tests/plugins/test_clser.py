@@ -89,6 +89,20 @@ def test_the_consistency_is_a_mean_over_samples_and_outputs() -> None:
     assert consistency(z, Z).item() == pytest.approx((4 + 9 + 36) / 6)
 
 
+def test_log_probabilities_with_nll_loss_are_cross_entropy() -> None:
+    """The loss reads the label's own output alone; the softmax within the network compares them all."""
+
+    def network() -> nn.Module:
+        return nn.Sequential(common.mlp(), nn.LogSoftmax(1))
+
+    ends = []
+    for criterion in (nn.NLLLoss(), nn.CrossEntropyLoss()):
+        torch.manual_seed(0)
+        ends.append(common.weights(common.run([CLSERPlugin(2.0, 12, 8, 0.9, 0.9)], network, criterion=criterion).model))
+    for name, weight in ends[0].items():
+        assert torch.allclose(weight, ends[1][name], atol=1e-4), name
+
+
 def test_outputs_that_the_loss_does_not_read_play_no_part() -> None:
     """With a task's own columns cut out, the masked form gives the same: the shared head is a head a task."""
     torch.manual_seed(0)
