@@ -13,6 +13,9 @@ them one by one would give. How, for each policy:
   so one that was dropped never has to come back, and the choice can be made from what is held and the batch.
 
 Which samples go where is decided on the CPU, in numpy: for a batch of ten most of the time is the calls' own.
+
+A method with a memory for each experience closes it at an experience's end: what is held then stays for good, and the
+next experience has all places for itself.
 """
 
 from collections.abc import Collection, Mapping
@@ -75,24 +78,28 @@ def class_balanced_choice(labels: Indices, keys: Keys, capacity: int) -> np.ndar
 class RehearsalMemory:
     """At most `mem_size` samples of all that are offered, each with any fields: inputs, labels, logits, ...
 
-    Two generators of its own, on the CPU: what is written never depends on what was read, and the other way round.
+    "All" starts anew at each `close`; what was closed lies beside it. Two generators of its own, on the CPU: what is
+    written never depends on what was read, and the other way round.
+
+    Attributes:
+        sizes: how many samples each closed experience has, in their order.
     """
 
     def __init__(self, mem_size: int, policy: Policy = "reservoir", seed: int = 0) -> None:
         """Makes an empty memory.
 
         Args:
-            mem_size: places, >= 0; with 0 nothing is ever kept, and no random number drawn.
+            mem_size: places, of each experience where experiences are closed, >= 0; with 0 nothing is ever kept, and
+                no random number drawn.
             policy: what is held. "reservoir": a uniform choice of all samples offered. "ring": the newest.
                 "class_balanced": equally many of each class, a uniform choice of each; the labels are the field `y`.
             seed: of the generators, in [0, 2^31).
         """
         self.mem_size = mem_size
         self.policy: Policy = policy
-        self._seen = 0
-        self._fields: dict[str, Tensor] = {}
-        self._keys: Keys = np.empty(0)
-        self._labels: Indices = np.empty(0, dtype=np.int64)
+        self.clear()
+        self._closed: dict[str, Tensor] = {}
+        self.sizes: list[int] = []
         self._writes = torch.Generator().manual_seed(seed)
         self._reads = torch.Generator().manual_seed(seed + _READS)
 
@@ -101,13 +108,40 @@ class RehearsalMemory:
 
     @property
     def seen(self) -> int:
-        """How many samples have been offered; a sample that is offered twice counts twice."""
+        """How many samples have been offered since the last `close`; one that is offered twice counts twice."""
         return self._seen
 
     @property
     def fields(self) -> dict[str, Tensor]:
-        """What is held by name, (N, ...) each: views of the places in use, not copies."""
+        """What is held by name, (N, ...) each: views of the places in use, not copies; nothing that is closed."""
         return {name: held[: len(self)] for name, held in self._fields.items()}
+
+    @property
+    def closed(self) -> list[dict[str, Tensor]]:
+        """What each closed experience has, as `fields`; views, not copies."""
+        parts = zip(*(held.split(self.sizes) for held in self._closed.values()), strict=True)
+        return [dict(zip(self._closed, part, strict=True)) for part in parts]
+
+    def close(self) -> None:
+        """Ends an experience; one of which nothing is held leaves no trace.
+
+        Raises:
+            ValueError: if its fields are not those of the closed ones.
+        """
+        fields = self.fields
+        if fields:
+            _check_alike(fields, self._closed)
+            held = self._closed or {name: part[:0] for name, part in fields.items()}
+            self._closed = {name: torch.cat([held[name], part]) for name, part in fields.items()}
+            self.sizes.append(len(self))
+        self.clear()
+
+    def clear(self) -> None:
+        """Forgets what is held and not closed."""
+        self._seen = 0
+        self._fields: dict[str, Tensor] = {}
+        self._keys: Keys = np.empty(0)
+        self._labels: Indices = np.empty(0, dtype=np.int64)
 
     @torch.no_grad()
     def add(self, kept: Collection[str] = (), **fields: Tensor) -> None:
@@ -145,10 +179,7 @@ class RehearsalMemory:
             )
         if self.policy == "class_balanced" and "y" not in fields:
             raise ValueError(f"a class-balanced memory needs the labels as the field y, got {', '.join(fields)}")
-        held = self._fields
-        if held and (fields.keys() != held.keys() or not all(_alike(fields[name], held[name]) for name in held)):
-            given, first = _signature(fields), _signature(held)
-            raise ValueError(f"a memory's fields are those of the first batch, {first}; got {given}")
+        _check_alike(fields, self._fields)
         return lengths.pop()
 
     def _places(self, count: int, fields: Mapping[str, Tensor]) -> tuple[Indices, Indices]:
@@ -178,43 +209,55 @@ class RehearsalMemory:
         return places, chosen
 
     @torch.no_grad()
-    def sample(self, count: int) -> dict[str, Tensor] | None:
-        """Returns `count` samples, uniform and without repetition, as copies; all if there are fewer, None if none."""
-        size = len(self)
+    def sample(self, count: int, closed: bool = False) -> dict[str, Tensor] | None:
+        """Returns `count` samples, uniform and without repetition, as copies; all if there are fewer, None if none.
+
+        Args:
+            count: >= 1.
+            closed: from all closed experiences together, in place of what is not closed.
+        """
+        size, source = (sum(self.sizes), self._closed) if closed else (len(self), self._fields)
         if size == 0:
             return None
         if count >= size:
-            return {name: held[:size].clone() for name, held in self._fields.items()}
+            return {name: held[:size].clone() for name, held in source.items()}
         chosen = torch.randperm(size, generator=self._reads)[:count]
-        return {name: held.index_select(0, chosen.to(held.device)) for name, held in self._fields.items()}
+        return {name: held.index_select(0, chosen.to(held.device)) for name, held in source.items()}
 
     def widen(self, name: str, size: int, fill: float) -> bool:
-        """Makes a field's last dimension `size` where it is smaller; what is held gets `fill` there.
+        """Makes a field's last dimension `size` where it is smaller; what is held or closed gets `fill` there.
 
         Returns:
             Whether anything was done: not where nothing has been added yet.
         """
-        held = self._fields.get(name)
-        if held is None or held.shape[-1] >= size:
-            return False
-        wider = held.new_zeros(*held.shape[:-1], size)
-        wider[..., : held.shape[-1]] = held
-        wider[: len(self), ..., held.shape[-1] :] = fill
-        self._fields[name] = wider
-        return True
+        done = False
+        for fields, used in ((self._fields, len(self)), (self._closed, sum(self.sizes))):
+            held = fields.get(name)
+            if held is None or held.shape[-1] >= size:
+                continue
+            wider = held.new_zeros(*held.shape[:-1], size)
+            wider[..., : held.shape[-1]] = held
+            wider[:used, ..., held.shape[-1] :] = fill
+            fields[name] = wider
+            done = True
+        return done
 
     def to(self, device: torch.device | str) -> None:
-        """Moves what is held to a device."""
+        """Moves what is held and closed to a device."""
         self._fields = {name: held.to(device) for name, held in self._fields.items()}
+        self._closed = {name: held.to(device) for name, held in self._closed.items()}
 
     def bytes(self) -> int:
-        """Returns the memory of all places, used or not, in bytes."""
-        return sum(held.nbytes for held in self._fields.values()) + self._keys.nbytes + self._labels.nbytes
+        """Returns the memory of all places, used or not, and of what is closed, in bytes."""
+        held = sum(part.nbytes for part in [*self._fields.values(), *self._closed.values()])
+        return held + self._keys.nbytes + self._labels.nbytes
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns what is held, as copies, how many were offered, and the generators' states."""
+        """Returns what is held and closed, as copies, how many were offered, and the generators' states."""
         return {
             "fields": {name: held.clone() for name, held in self.fields.items()},
+            "closed": {name: held.clone() for name, held in self._closed.items()},
+            "sizes": list(self.sizes),
             "seen": self._seen,
             "keys": torch.tensor(self._keys),
             "writes": self._writes.get_state(),
@@ -228,8 +271,11 @@ class RehearsalMemory:
             ValueError: if it holds another number of samples than this memory would.
         """
         seen, held = int(state["seen"]), {name: len(part) for name, part in state["fields"].items()}
-        if any(size != min(seen, self.mem_size) for size in held.values()):
-            raise ValueError(f"a memory of mem_size {self.mem_size} cannot load one of {seen} samples that held {held}")
+        sizes = [int(size) for size in state["sizes"]]
+        if any(size != min(seen, self.mem_size) for size in held.values()) or max(sizes, default=0) > self.mem_size:
+            other = f"{seen} samples that held {held}, with closed ones of {sizes}"
+            raise ValueError(f"a memory of mem_size {self.mem_size} cannot load one of {other}")
+        self._closed, self.sizes = {name: part.clone() for name, part in state["closed"].items()}, sizes
         self._seen = seen
         self._fields = {}
         for name, part in state["fields"].items():
@@ -243,9 +289,12 @@ class RehearsalMemory:
         self._reads.set_state(state["reads"])
 
 
-def _alike(part: Tensor, held: Tensor) -> bool:
-    return part.dtype == held.dtype and part.shape[1:] == held.shape[1:]
+def _check_alike(fields: Mapping[str, Tensor], held: Mapping[str, Tensor]) -> None:
+    """Raises a ValueError where both have fields, but not of the same names, types and shapes of a sample."""
+    if held and (fields.keys() != held.keys() or any(_kind(fields[name]) != _kind(held[name]) for name in held)):
+        given, first = ({name: _kind(part) for name, part in parts.items()} for parts in (fields, held))
+        raise ValueError(f"a memory's fields are those of the first batch, {first}; got {given}")
 
 
-def _signature(fields: Mapping[str, Tensor]) -> dict[str, tuple[Any, ...]]:
-    return {name: (part.dtype, *part.shape[1:]) for name, part in fields.items()}
+def _kind(part: Tensor) -> tuple[Any, ...]:
+    return part.dtype, *part.shape[1:]

@@ -72,13 +72,11 @@ class TargetMemory:
         self.mem_size = mem_size
         self.per_task = per_task
         self.targets: Targets = targets
-        self._seed = seed
-        self._sampled = RehearsalMemory(0 if per_task else mem_size, "ring" if per_task else "reservoir", seed)
-        self._current = RehearsalMemory(mem_size, "ring", seed) if per_task else self._sampled
+        self._memory = RehearsalMemory(mem_size, "ring" if per_task else "reservoir", seed)
 
     def __len__(self) -> int:
         """How many samples can be drawn."""
-        return len(self._sampled)
+        return sum(self._memory.sizes) if self.per_task else len(self._memory)
 
     @torch.no_grad()
     def begin_task(self, logits: Callable[[Tensor], Tensor]) -> None:
@@ -87,15 +85,13 @@ class TargetMemory:
         Args:
             logits: the network, from inputs (N, ...) to logits (N, K).
         """
-        fields = self._current.fields
-        if len(self._current) and self.targets != "write":
-            z_t = torch.cat([logits(x) for x in fields["x"].split(_PASS_BATCH)])
+        if len(self._memory) and self.targets != "write":
+            z_t = torch.cat([logits(x) for x in self._memory.fields["x"].split(_PASS_BATCH)])
             self.widen(z_t.shape[1])
-            self._current.fields["z_t"].copy_(z_t)
-            self._current.fields["known"].fill_(True)
+            self._memory.fields["z_t"].copy_(z_t)
+            self._memory.fields["known"].fill_(True)
         if self.per_task:
-            self._sampled = _extended(self._sampled, self._current.fields, self._seed)
-            self._current = RehearsalMemory(self.mem_size, "ring", self._seed)
+            self._memory.close()
 
     @torch.no_grad()
     def add(self, x: Tensor, y: Tensor, z: Tensor | None = None) -> None:
@@ -103,7 +99,7 @@ class TargetMemory:
         if self.mem_size == 0:
             return
         if z is None:
-            held = self._current.fields
+            held = self._memory.fields
             dtype = x.dtype if x.is_floating_point() else torch.get_default_dtype()
             z_t = torch.zeros(len(x), held["z_t"].shape[1] if held else 0, device=x.device, dtype=dtype)
         else:
@@ -111,50 +107,28 @@ class TargetMemory:
             z_t = z
         known = torch.full((len(x),), self.targets != "boundary", device=x.device)
         kept = ("z_t",) if self.targets == "boundary_stale" else ()
-        self._current.add(kept, x=x, y=y, z_t=z_t, known=known)
+        self._memory.add(kept, x=x, y=y, z_t=z_t, known=known)
 
     def sample(self, count: int) -> dict[str, Tensor] | None:
         """Returns `count` samples, uniform and without repetition; all if there are fewer, None if there is none."""
-        return self._sampled.sample(count)
+        return self._memory.sample(count, closed=self.per_task)
 
     def widen(self, K: int) -> None:
         """Gives the targets of a head that has grown to K outputs probability 0 on those that it lacked."""
-        for memory in (self._sampled, self._current):  # one memory twice is widened once
-            memory.widen("z_t", K, NEVER)
+        self._memory.widen("z_t", K, NEVER)
 
     def to(self, device: torch.device | str) -> None:
         """Moves what is held to a device."""
-        self._sampled.to(device)
-        self._current.to(device)
+        self._memory.to(device)
 
     def bytes(self) -> int:
         """Returns the memory of all samples, in bytes."""
-        return self._sampled.bytes() + (self._current.bytes() if self.per_task else 0)
+        return self._memory.bytes()
 
     def state_dict(self) -> dict[str, Any]:
         """Returns what is held, as copies."""
-        parts = {"sampled": self._sampled} | ({"current": self._current} if self.per_task else {})
-        return {name: memory.state_dict() | {"size": memory.mem_size} for name, memory in parts.items()}
+        return self._memory.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes over copies of what `state_dict` gave; the arguments are the constructor's, and the same."""
-        loaded = {name: _loaded(part, self._sampled.policy, self._seed) for name, part in state.items()}
-        self._sampled = loaded["sampled"]
-        self._current = loaded.get("current", self._sampled)
-
-
-def _loaded(state: Mapping[str, Any], policy: Any, seed: int) -> RehearsalMemory:
-    memory = RehearsalMemory(int(state["size"]), policy, seed)
-    memory.load_state_dict(state)
-    return memory
-
-
-def _extended(memory: RehearsalMemory, fields: Mapping[str, Tensor], seed: int) -> RehearsalMemory:
-    """Returns a full memory of `memory`'s samples and those of `fields`; it goes on with the same random numbers."""
-    if not fields:
-        return memory
-    state = memory.state_dict()
-    held = state["fields"] or {name: part[:0] for name, part in fields.items()}
-    joined = {name: torch.cat([held[name], part]) for name, part in fields.items()}
-    size = len(joined["y"])
-    return _loaded(state | {"fields": joined, "seen": size, "size": size}, memory.policy, seed)
+        self._memory.load_state_dict(state)

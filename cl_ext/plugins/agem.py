@@ -6,10 +6,9 @@ the gradient to step along. `docs/methods/gem.md` has the equations and the devi
 
 from collections.abc import Sequence
 
-from cl_ext.nn.episodic import EpisodicMemory, Samples
 from cl_ext.nn.projection import Projection, project_agem
 from cl_ext.plugins.checks import check_count
-from cl_ext.plugins.gem import EpisodicProjectionPlugin
+from cl_ext.plugins.gem import EpisodicProjectionPlugin, Samples, samples
 
 from torch import Tensor
 
@@ -34,21 +33,19 @@ class AGEMPlugin(EpisodicProjectionPlugin):
         Args:
             mem_size: samples kept of each experience, >= 0; with 0 it equals training without the plugin.
             mem_batch_size: samples of the reference batch, >= 1; all of the memory while that has fewer.
-            seed: of the plugin's own generator, >= 0: what is kept, and what is drawn from it.
+            seed: of the plugin's own generators, >= 0: what is kept, and what is drawn from it.
 
         Raises:
             TypeError: if a number is not one.
             ValueError: if an argument is out of its range.
         """
-        owner = type(self).__name__
-        size = check_count(owner, "mem_size", mem_size, low=0)
-        super().__init__(EpisodicMemory(size, "reservoir", check_count(owner, "seed", seed, low=0)))
-        self.mem_batch_size = check_count(owner, "mem_batch_size", mem_batch_size)
+        super().__init__(mem_size, "reservoir", seed)
+        self.mem_batch_size = check_count(type(self).__name__, "mem_batch_size", mem_batch_size)
 
     def references(self) -> Sequence[Samples]:
         """Returns one batch drawn from the whole memory."""
-        batch = self._memory.sample(self.mem_batch_size)
-        return [] if batch is None else [batch]
+        batch = self._memory.sample(self.mem_batch_size, closed=True)
+        return [] if batch is None else [samples(batch)]
 
     def project(self, g: Tensor, G: Tensor) -> Projection:
         """Returns `project_agem(g, g_ref)`."""

@@ -8,7 +8,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cl_ext.nn.episodic import EpisodicMemory, Samples
+from cl_ext.nn.memory import Policy, RehearsalMemory
 from cl_ext.nn.parameters import trainable_parameters
 from cl_ext.nn.passes import evaluation_mode, logits
 from cl_ext.nn.projection import FlatGradients, Projection, assign_gradient_, project_gem
@@ -17,6 +17,14 @@ from cl_ext.plugins.checks import check_count, check_number
 
 import torch
 from torch import Tensor, nn
+
+Samples = tuple[Tensor, Tensor, Tensor]
+"""Inputs (N, ...), labels (N,) and task labels (N,)."""
+
+
+def samples(fields: Mapping[str, Tensor]) -> Samples:
+    """Returns a memory's fields in the order of `Samples`."""
+    return fields["x"], fields["y"], fields["t"]
 
 
 class EpisodicProjectionPlugin(MethodPlugin):
@@ -32,9 +40,12 @@ class EpisodicProjectionPlugin(MethodPlugin):
         mem_size: samples kept of each experience.
     """
 
-    def __init__(self, memory: EpisodicMemory) -> None:
+    def __init__(self, mem_size: int, policy: Policy, seed: int) -> None:
+        """Sets the memory; see the methods' own hyper-parameters."""
         super().__init__()
-        self._memory = memory
+        owner = type(self).__name__
+        size, seed = check_count(owner, "mem_size", mem_size, low=0), check_count(owner, "seed", seed, low=0)
+        self._memory = RehearsalMemory(size, policy, seed)
         self._flat = FlatGradients()
         self._parameters: list[nn.Parameter] = []
         self._stale = True
@@ -56,7 +67,7 @@ class EpisodicProjectionPlugin(MethodPlugin):
     @property
     def memory(self) -> list[Samples]:
         """The memory by past experience: inputs (N, ...), labels (N,) and task labels (N,); views, not copies."""
-        return self._memory.experiences()
+        return [samples(fields) for fields in self._memory.closed]
 
     def extra_bytes(self) -> int:
         """Returns the memory held beside the network, in bytes: the samples and the gradients, the step's included."""
@@ -82,7 +93,8 @@ class EpisodicProjectionPlugin(MethodPlugin):
         """Begins the experience's memory."""
         self._parameters = list(trainable_parameters(strategy.model).values())
         self._stale = False
-        self._memory.begin(strategy.device)
+        self._memory.clear()  # of an experience that was broken off
+        self._memory.to(strategy.device)
 
     def after_eval(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Remembers that evaluation may have grown the network."""
@@ -96,7 +108,7 @@ class EpisodicProjectionPlugin(MethodPlugin):
         """Offers the batch to the memory, before any plugin's `before_forward` changes it; in the first epoch only."""
         if strategy.clock.train_exp_epochs == 0:
             x, y, *others = strategy.mbatch
-            self._memory.add(x, y, others[-1] if others else None)
+            self._memory.add(x=x, y=y, t=others[-1] if others else torch.zeros_like(y))
 
     def after_backward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Computes the references' gradients and projects the step's, in place."""
@@ -165,13 +177,13 @@ class GEMPlugin(EpisodicProjectionPlugin):
             ValueError: if an argument is out of its range.
         """
         owner = type(self).__name__
-        super().__init__(EpisodicMemory(check_count(owner, "mem_size", mem_size, low=0), "ring"))
+        super().__init__(mem_size, "ring", 0)
         self.margin = check_number(owner, "margin", margin, 0.0)
         self.regularisation = check_number(owner, "regularisation", regularisation, 0.0)
 
     def references(self) -> Sequence[Samples]:
         """Returns the memories of all past experiences."""
-        return self._memory.experiences()
+        return self.memory
 
     def project(self, g: Tensor, G: Tensor) -> Projection:
         """Returns `project_gem(g, G)` with the plugin's margin and regularisation."""

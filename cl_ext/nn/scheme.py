@@ -1,0 +1,29 @@
+"""How each task reads the features that tasks share: the part of an expandable network that a method brings."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+
+class Scheme(nn.Module):
+    """All tasks read the features as they are.
+
+    A method's own scheme holds what its inference needs (masks, gates, widths) as buffers and parameters, so that a
+    network that is saved and loaded answers for every task without the plugin that trained it.
+
+    Attributes:
+        label: The word by which a saved network names its scheme.
+    """
+
+    label = "shared"
+
+    def read(self, features: nn.Module, x: Tensor, task: int) -> Tensor:
+        """Features `(B, D)` of samples `(B, ...)` for a task that has been trained, or is being trained.
+
+        It may depend on its arguments and the scheme's tensors alone: no active task that outlives the call.
+        """
+        z: Tensor = features(x)
+        return z
+
+    def resize(self, features: nn.Module, state: dict[str, Any], prefix: str) -> None:
+        """Makes room for a saved state, before it is read; `features` have their saved shapes already."""
