@@ -1,6 +1,7 @@
 """The table of every method that can be compared, readable top to bottom; imports neither torch nor Avalanche."""
 
 from cl_ext.methods.method import Method, MethodTable
+from cl_ext.methods.table_architecture import ARCHITECTURE_ROWS
 from cl_ext.methods.table_avalanche import AVALANCHE_ROWS, SPLIT_BY_TASK
 from cl_ext.methods.table_ours import OUR_ROWS
 from cl_ext.methods.table_replay import REPLAY_ROWS
@@ -67,5 +68,6 @@ METHODS = MethodTable(
         # ---- ours ----------------------------------------------------------------------------------------------
         *OUR_ROWS,
         *REPLAY_ROWS,
+        *ARCHITECTURE_ROWS,
     )
 )

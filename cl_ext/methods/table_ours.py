@@ -166,6 +166,7 @@ OUR_ROWS = (
         source="cl_ext",
         paper="A-GEM (Chaudhry et al. 2019, Efficient Lifelong Learning with A-GEM)",
         build=f"{_OURS}:agem",
+        revision=2,
         hyperparameters={
             "mem_size": _MEMORY,
             "mem_batch_size": HyperParameter(256, search=(10, 32, 64, 256), low=1, note="of the memory in a step"),

@@ -325,6 +325,170 @@ def test_no_global_random_number_is_drawn() -> None:
     assert torch.equal(state, torch.get_rng_state())
 
 
+# ---- closed experiences ----------------------------------------------------------------------------------------------
+FIRSTS = (0, 100, 200)
+"""Numbers of the first samples of three experiences, of 10, 3 and 10 samples."""
+
+
+def closed(policy: Any = "ring", seed: int = 3) -> RehearsalMemory:
+    memory = RehearsalMemory(SIZE, policy, seed)
+    for first, count in zip(FIRSTS, (SIZE, 3, SIZE), strict=True):
+        offer(memory, torch.arange(first, first + count)).close()
+    return memory
+
+
+UNION = [*range(10), *range(100, 103), *range(200, 210)]
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("batch", [1, 7, SIZE + 1, N])
+def test_each_experience_has_all_places_for_itself(policy: Any, batch: int) -> None:
+    """What is closed stays, and of the next experience so much is held as a new memory would."""
+    memory, expected = RehearsalMemory(SIZE, policy), []
+    for first in FIRSTS:
+        offer(memory, torch.arange(first, first + N), batch)
+        expected.append(held(memory))
+        assert len(set(expected[-1])) == SIZE
+        assert set(expected[-1]) <= set(range(first, first + N))
+        if policy == "ring":
+            assert sorted(expected[-1]) == list(range(first + N - SIZE, first + N))
+        if policy == "class_balanced":
+            assert sorted(memory.fields["y"].bincount().tolist()) == [3, 3, 4]
+        memory.close()
+        assert (len(memory), memory.seen, memory.fields) == (0, 0, {})
+    assert [numbers(fields) for fields in memory.closed] == expected
+    assert memory.sizes == [SIZE] * 3
+
+
+def late_unevenness(batch: int) -> float:
+    """As `unevenness`, of an experience that comes after a closed one."""
+    counts, trials = torch.zeros(OFFERED), 1500
+    for seed in range(trials):
+        memory = offer(RehearsalMemory(PLACES, seed=seed), torch.arange(100, 100 + OFFERED))
+        memory.close()
+        offer(memory, torch.arange(OFFERED), batch).close()
+        counts[numbers(memory.closed[1])] += 1
+    expected = trials * PLACES / OFFERED
+    statistic = float(((counts - expected) ** 2).sum()) / expected / (1 - PLACES / OFFERED)
+    return statistic / (OFFERED - 1)
+
+
+@pytest.mark.parametrize("batch", [7, OFFERED])
+def test_every_sample_of_a_later_experience_is_held_equally_often(batch: int) -> None:
+    assert LOW < late_unevenness(batch) < HIGH
+
+
+def test_negative_control_the_count_goes_on_over_experiences(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One n for all experiences: the first samples of a later one, which fill the places, are kept too often."""
+
+    def draws(seen: int, count: int, generator: torch.Generator) -> Any:
+        return reservoir_draws(seen + OFFERED, count, generator)
+
+    monkeypatch.setattr(module, "reservoir_draws", draws)
+    assert late_unevenness(7) > 2 * HIGH
+
+
+def test_a_draw_is_uniform_over_the_union_of_the_closed_ones() -> None:
+    """Each of the 23 samples, those of the small experience too."""
+    memory, counts = closed(), dict.fromkeys(UNION, 0)
+    for _ in range(4000):
+        batch = memory.sample(5, closed=True)
+        assert batch is not None
+        drawn = numbers(batch)
+        assert len(set(drawn)) == 5
+        for number in drawn:
+            counts[number] += 1
+    expected = 4000 * 5 / 23
+    statistic = sum((count - expected) ** 2 for count in counts.values()) / expected / (1 - 5 / 23)
+    assert statistic < chi2.ppf(0.999, 22)
+
+
+def test_negative_control_a_draw_balanced_over_experiences() -> None:
+    """Avalanche's group-balanced loader: as many of each experience."""
+    memory, counts = closed(), dict.fromkeys(UNION, 0)
+    for fields in memory.closed:
+        single = offer(RehearsalMemory(SIZE, seed=1), fields["number"])
+        for batch in draws(single, 2, 4000):
+            for number in batch:
+                counts[number] += 1
+    expected = 4000 * 6 / 23
+    assert sum((count - expected) ** 2 for count in counts.values()) / expected > 1000
+
+
+@pytest.mark.parametrize("count", [23, 1000])
+def test_a_draw_of_more_than_is_closed_is_all_of_it(count: int) -> None:
+    batch = closed().sample(count, closed=True)
+    assert batch is not None
+    assert sorted(numbers(batch)) == UNION
+
+
+def test_only_what_is_closed_is_read_and_what_is_cleared_is_forgotten() -> None:
+    memory = offer(RehearsalMemory(SIZE), torch.arange(N))
+    assert memory.sample(3, closed=True) is None
+    assert memory.closed == []
+    memory.clear()
+    offer(memory, torch.arange(100, 103)).close()
+    assert [numbers(fields) for fields in memory.closed] == [[100, 101, 102]]
+    assert memory.sample(3) is None
+
+
+def test_an_experience_of_nothing_leaves_no_trace() -> None:
+    for memory in (RehearsalMemory(SIZE), offer(RehearsalMemory(0), torch.arange(N))):
+        memory.close()
+        assert (memory.closed, memory.sizes, memory.bytes(), memory.sample(1, closed=True)) == ([], [], 0, None)
+
+
+def test_bytes_of_closed_experiences_are_of_their_samples() -> None:
+    memory = RehearsalMemory(SIZE)
+    memory.add(x=torch.zeros(3, 2), y=torch.zeros(3, dtype=torch.int64))
+    assert memory.bytes() == SIZE * (8 + 8)  # places
+    memory.close()
+    assert memory.bytes() == 3 * (8 + 8)
+    memory.add(x=torch.zeros(3, 2), y=torch.zeros(3, dtype=torch.int64))
+    assert memory.bytes() == (3 + SIZE) * (8 + 8)
+
+
+def test_what_is_closed_keeps_its_fields_and_may_be_widened() -> None:
+    memory = RehearsalMemory(4)
+    memory.add(z=torch.ones(2, 2))
+    memory.close()
+    memory.add(z=torch.full((1, 2), 2.0))
+    assert memory.widen("z", 3, -1.0)
+    assert not memory.widen("z", 3, -1.0)
+    assert memory.closed[0]["z"].tolist() == [[1.0, 1.0, -1.0]] * 2
+    assert memory.fields["z"].tolist() == [[2.0, 2.0, -1.0]]
+    memory.close()
+    memory.add(x=torch.ones(2, 2))
+    with pytest.raises(ValueError, match="those of the first batch"):
+        memory.close()
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_with_closed_experiences_saved_and_restored_it_goes_on_equally(policy: Any) -> None:
+    memory = offer(closed(policy), torch.arange(300, 330))
+    memory.sample(3, closed=True)
+    file = io.BytesIO()
+    torch.save(memory.state_dict(), file)
+    json.dumps(memory.state_dict(), default=lambda value: value.tolist())
+    file.seek(0)
+    state = torch.load(file, weights_only=True)
+    other = RehearsalMemory(SIZE, policy, seed=6)
+    other.load_state_dict(state)
+    state["closed"]["x"].zero_()
+    assert other.sizes == [SIZE, 3, SIZE]
+    for each in (memory, other):
+        offer(each, torch.arange(330, 360)).close()
+        offer(each, torch.arange(400, 440)).close()
+    assert [numbers(fields) for fields in memory.closed] == [numbers(fields) for fields in other.closed]
+    for _ in range(3):
+        first, second = memory.sample(4, closed=True), other.sample(4, closed=True)
+        assert first is not None
+        assert second is not None
+        assert numbers(first) == numbers(second)
+    with pytest.raises(ValueError, match="a memory of mem_size 4 cannot load one of"):
+        RehearsalMemory(4, policy).load_state_dict(closed(policy).state_dict())
+
+
 # ---- tensors -------------------------------------------------------------------------------------------------------
 def test_what_is_added_and_what_is_drawn_are_copies() -> None:
     memory, x = RehearsalMemory(4), torch.ones(3, 2, requires_grad=True)

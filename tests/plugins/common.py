@@ -59,22 +59,33 @@ class Case:
         name: of the case.
         make: the plugin's class.
         options: arguments with which it bites.
-        off: arguments, beside the options, with which it equals Naive bit for bit.
+        off: arguments, beside the options, with which it equals Naive on the same network bit for bit; None where no
+            setting does.
         copies: it may hold so many times the network's parameters, and no more.
         result: what the method has learnt, from the strategy: its network's weights, unless it predicts otherwise.
         refuses: what it cannot do, and the sentence that says so: the name of a network (`normed`, `Growing`,
-            `MultiHead`), "frozen", "one sample" or "composed".
+            `MultiHead`), the kind of a stream, "frozen", "one sample" or "composed".
         prepare: what makes the network that it trains of an ordinary one.
+        kind: the stream of the runs; "nc-tasks" for a method that needs task labels.
+        off_experiences: how many experiences it equals Naive on when it is off.
     """
 
     name: str
     make: Any
     options: Mapping[str, Any]
-    off: Mapping[str, Any]
+    off: Mapping[str, Any] | None
     copies: float = 9.0
     result: Callable[[Naive], dict[str, Tensor]] = lambda runner: weights(runner.model)
     refuses: Mapping[str, str] = field(default_factory=dict)
     prepare: Callable[[nn.Module], nn.Module] = lambda model: model
+    kind: str = "nc"
+    off_experiences: int = EXPERIENCES
+
+    def run(
+        self, plugins: list[Any], network: Callable[[], nn.Module], kind: str | None = None, **options: Any
+    ) -> Naive:
+        """Returns a strategy trained on the whole stream, on the network prepared for the plugin."""
+        return run(plugins, self.on(network), kind or self.kind, **options)
 
     def on(self, network: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
         """Returns the function that makes `network` prepared for the plugin."""
@@ -388,11 +399,14 @@ def train(runner: Naive, stream: Any, first: int = 0, after: Callable[[], None] 
             after()
 
 
-def run(plugins: list[Any], network: Callable[[], nn.Module] = mlp, kind: str = "nc", **options: Any) -> Naive:
-    """Returns a strategy trained on the whole stream."""
+def run(
+    plugins: list[Any], network: Callable[[], nn.Module] = mlp, kind: str = "nc", experiences: int = EXPERIENCES,
+    **options: Any,
+) -> Naive:  # fmt: skip
+    """Returns a strategy trained on the whole stream, or on its first experiences."""
     torch.manual_seed(0)
     runner = strategy(network(), plugins, **options)
-    train(runner, benchmark(kind).train_stream)
+    train(runner, benchmark(kind).train_stream[:experiences])
     return runner
 
 
@@ -416,12 +430,12 @@ def resume(folder: Path) -> None:
     for case in CASES:
         state = torch.load(folder / f"{case.name}.pt", weights_only=True)
         model, plugin = case.on(mlp)(), case()
+        model.load_state_dict(state["model"])  # first: a network that grew takes its sizes from the state
         runner = strategy(model, [plugin])
         runner.make_optimizer(reset_optimizer_state=True)  # Avalanche's first call would wipe a loaded state
-        model.load_state_dict(state["model"])
         runner.optimizer.load_state_dict(state["optimizer"])
         plugin.load_state_dict(state["plugin"])
-        train(runner, benchmark().train_stream, first=2)
+        train(runner, benchmark(case.kind).train_stream, first=2)
         torch.save(case.result(runner), folder / f"{case.name}.resumed.pt")
 
 

@@ -30,19 +30,20 @@ def _finite(model: nn.Module) -> bool:
 @each
 def test_it_is_not_a_no_op(case: Case) -> None:
     plugin = case()
-    ours = common.run([plugin], case.on(common.mlp))
-    naive = common.run([], case.on(common.mlp))
+    ours = case.run([plugin], common.mlp)
+    naive = case.run([], common.mlp)
     assert not common.same(case.result(ours), common.weights(naive.model))
     assert plugin.extra_bytes() > 0
 
 
-@each
+@pytest.mark.parametrize("case", [case for case in CASES if case.off is not None], ids=lambda case: case.name)
 @pytest.mark.parametrize("network", [common.mlp, common.normed, common.Growing])
 def test_switched_off_it_is_naive_bit_for_bit(case: Case, network: Any) -> None:
+    assert case.off is not None
     with case.may_refuse(network):
-        ours = common.run([case(**case.off)], case.on(network))
+        ours = case.run([case(**case.off)], network, experiences=case.off_experiences)
         state = torch.get_rng_state()
-        naive = common.run([], case.on(network))
+        naive = case.run([], network, experiences=case.off_experiences)
         assert common.same(case.result(ours), common.weights(naive.model))
         assert torch.equal(state, torch.get_rng_state())
 
@@ -52,8 +53,8 @@ def test_switched_off_it_is_naive_bit_for_bit(case: Case, network: Any) -> None:
 @pytest.mark.parametrize("peval_mode", ["epoch", "iteration"])
 def test_evaluation_changes_nothing(case: Case, network: Any, peval_mode: str) -> None:
     with case.may_refuse(network):
-        plain = common.run([case()], case.on(network))
-        evaluated = common.run([case()], case.on(network), eval_every=1, peval_mode=peval_mode)
+        plain = case.run([case()], network)
+        evaluated = case.run([case()], network, eval_every=1, peval_mode=peval_mode)
         assert common.same(common.weights(plain.model), common.weights(evaluated.model))
         assert common.same(case.result(plain), case.result(evaluated))
 
@@ -61,12 +62,12 @@ def test_evaluation_changes_nothing(case: Case, network: Any, peval_mode: str) -
 @each
 def test_evaluation_leaves_modes_and_random_state(case: Case) -> None:
     with case.may_refuse(common.normed):
-        runner = common.run([case()], case.on(common.normed))
+        runner = case.run([case()], common.normed)
         common.layer(runner.model, nn.BatchNorm1d).eval()
         common.layer(runner.model, nn.Dropout).train()
         flags = [module.training for module in runner.model.modules()]
         before, state = common.weights(runner.model), torch.get_rng_state()
-        runner.eval(common.benchmark().test_stream)
+        runner.eval(common.benchmark(case.kind).test_stream)
         assert flags == [module.training for module in runner.model.modules()]
         assert common.same(before, common.weights(runner.model))
         assert torch.equal(state, torch.get_rng_state())
@@ -90,7 +91,7 @@ class _FrozenNorm(SupervisedPlugin):
 def test_what_it_does_after_an_experience_restores_every_flag(case: Case) -> None:
     frozen = _FrozenNorm()
     with case.may_refuse(common.normed):
-        runner = common.run([case(), frozen], case.on(common.normed))
+        runner = case.run([case(), frozen], common.normed)
     if "normed" in case.refuses:
         return
     norm = common.layer(runner.model, nn.BatchNorm1d)
@@ -102,7 +103,7 @@ def test_resumed_in_a_fresh_process_it_goes_on_bit_equal(tmp_path: Path) -> None
         torch.manual_seed(0)
         plugin = case()
         runner = common.strategy(case.on(common.mlp)(), [plugin])
-        stream = common.benchmark().train_stream
+        stream = common.benchmark(case.kind).train_stream
         common.train(runner, stream[:2])
         state = {"model": runner.model.state_dict(), "optimizer": runner.optimizer.state_dict()}
         torch.save(state | {"plugin": plugin.state_dict()}, tmp_path / f"{case.name}.pt")
@@ -110,7 +111,7 @@ def test_resumed_in_a_fresh_process_it_goes_on_bit_equal(tmp_path: Path) -> None
     command = [sys.executable, "-m", "tests.plugins.common", str(tmp_path)]
     subprocess.run(command, check=True, cwd=Path(__file__).parents[2], capture_output=True, timeout=600)
     for case in CASES:
-        whole = case.result(common.run([case()], case.on(common.mlp)))
+        whole = case.result(case.run([case()], common.mlp))
         assert common.same(whole, torch.load(tmp_path / f"{case.name}.resumed.pt")), case.name
 
 
@@ -123,7 +124,7 @@ def test_state_of_another_plugin_is_refused(case: Case) -> None:
 @each
 def test_same_seed_same_weights(case: Case) -> None:
     network = common.mlp if "normed" in case.refuses else common.normed
-    first, second = common.run([case()], case.on(network)), common.run([case()], case.on(network))
+    first, second = case.run([case()], network), case.run([case()], network)
     assert common.same(case.result(first), case.result(second))
 
 
@@ -141,10 +142,10 @@ def test_same_seed_same_weights(case: Case) -> None:
     ],
 )
 def test_streams_and_heads(case: Case, network: Any, kind: str) -> None:
-    with case.may_refuse(network):
-        runner = common.run([case()], case.on(network), kind)
+    with case.may_refuse(network, kind):
+        runner = case.run([case()], network, kind)
         assert _finite(runner.model)
-        assert not common.same(case.result(runner), common.weights(common.run([], case.on(network), kind).model))
+        assert not common.same(case.result(runner), common.weights(case.run([], network, kind).model))
 
 
 @each
@@ -165,7 +166,7 @@ def test_small_experiences(case: Case, per_class: int, batch: int) -> None:
     torch.manual_seed(0)
     runner = common.strategy(case.on(common.mlp)(), [case()], train_mb_size=batch, train_epochs=1)
     with case.may_refuse("one sample" if batch == 1 else ""):
-        common.train(runner, common.benchmark(per_class=per_class).train_stream)
+        common.train(runner, common.benchmark(case.kind, per_class).train_stream)
         assert _finite(runner.model)
 
 
@@ -174,7 +175,7 @@ def test_an_experience_of_one_sample(case: Case) -> None:
     torch.manual_seed(0)
     y = torch.arange(4)
     dataset = common.labelled(torch.randn(4, common.FEATURES), y)
-    stream = common.nc_benchmark(dataset, dataset, 4, task_labels=False, shuffle=False).train_stream
+    stream = common.nc_benchmark(dataset, dataset, 4, task_labels=case.kind == "nc-tasks", shuffle=False).train_stream
     runner = common.strategy(case.on(common.mlp)(), [case()], train_epochs=1)
     with case.may_refuse("one sample"):
         common.train(runner, stream)
@@ -214,7 +215,7 @@ def test_a_model_without_trainable_parameters_is_refused(case: Case) -> None:
     runner = common.strategy(model, [case()])
     model.requires_grad_(False)
     with pytest.raises(ValueError, match="has no trainable parameters"):
-        runner.train(common.benchmark().train_stream[0])
+        runner.train(common.benchmark(case.kind).train_stream[0])
 
 
 @each
@@ -225,7 +226,7 @@ def test_frozen_layers_are_left_alone(case: Case) -> None:
     first.requires_grad_(False)
     before = first.weight.clone()
     with case.may_refuse("frozen"):
-        common.train(common.strategy(model, [case()]), common.benchmark().train_stream)
+        common.train(common.strategy(model, [case()]), common.benchmark(case.kind).train_stream)
         assert torch.equal(before, first.weight)
         assert _finite(model)
 
@@ -234,7 +235,7 @@ def test_frozen_layers_are_left_alone(case: Case) -> None:
 def test_cost_and_quantities_are_reported(case: Case) -> None:
     plugin, text = case(), io.StringIO()
     assert plugin.extra_bytes() == 0
-    runner = common.run([plugin], case.on(common.mlp), evaluator=EvaluationPlugin(loggers=[TextLogger(text)]))
+    runner = case.run([plugin], common.mlp, evaluator=EvaluationPlugin(loggers=[TextLogger(text)]))
     parameters = sum(p.numel() * 4 for p in runner.model.parameters())
     assert 0 < plugin.extra_bytes() <= case.copies * parameters
     names = [name for name in runner.evaluator.get_all_metrics() if name.startswith(f"{plugin.name}_")]
@@ -250,13 +251,13 @@ def test_it_composes(case: Case) -> None:
     schedule = LRSchedulerPlugin(torch.optim.lr_scheduler.StepLR(optimizer, 1))
     with case.may_refuse("composed"):
         runner = common.strategy(model, [ReplayPlugin(mem_size=8), schedule, case()], optimizer=optimizer)
-        common.train(runner, common.benchmark().train_stream)
+        common.train(runner, common.benchmark(case.kind).train_stream)
         assert _finite(model)
 
 
 @each
 def test_network_and_plugin_can_be_copied_after_training(case: Case) -> None:
     """No hook, generator or iterator is left behind."""
-    runner = common.run([case()], case.on(common.mlp))
+    runner = case.run([case()], common.mlp)
     assert not any(module._forward_hooks for module in runner.model.modules())
     torch.save(runner.plugins[0], io.BytesIO())

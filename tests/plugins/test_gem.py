@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 from cl_ext.methods.criterion import ScenarioCrossEntropy
@@ -314,6 +315,31 @@ def test_the_ring_is_the_last_of_the_first_epoch() -> None:
     for experience, (x, _, _) in zip(experiences, plugin.memory, strict=True):
         last = torch.stack([sample[0] for sample in experience.dataset])[-MEMORY:]
         assert torch.equal(torch.unique(x, dim=0), torch.unique(last, dim=0))
+
+
+@pytest.mark.parametrize("make", [lambda: GEMPlugin(MEMORY), lambda: AGEMPlugin(MEMORY)])
+def test_a_batch_without_task_labels_is_of_task_0(make: Any) -> None:
+    plugin, x, y = make(), torch.rand(2, common.FEATURES), torch.tensor([0, 1])
+    plugin.before_training_iteration(SimpleNamespace(mbatch=[x, y], clock=SimpleNamespace(train_exp_epochs=0)))
+    plugin.after_training_exp(SimpleNamespace())
+    ((held, labels, tasks),) = plugin.memory
+    assert torch.equal(held, x)
+    assert torch.equal(labels, y)
+    assert tasks.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("make", [lambda: GEMPlugin(30), lambda: AGEMPlugin(30, 8)])
+def test_an_experience_that_was_broken_off_leaves_nothing(make: Any) -> None:
+    def stop(strategy: Any) -> None:
+        raise KeyboardInterrupt
+
+    plugin, experiences = make(), stream()
+    with pytest.raises(KeyboardInterrupt):
+        train([plugin, Spy("after_training_epoch", stop)], common.mlp, experiences[:1])
+    assert plugin.memory == []
+    train([plugin], common.mlp, experiences[1:2])
+    assert [len(y) for _, y, _ in plugin.memory] == [20]
+    assert set(plugin.memory[0][1].tolist()) <= {2, 3}
 
 
 @pytest.mark.parametrize(
