@@ -4,7 +4,7 @@ from typing import Any
 
 from cl_ext.models.spec import NetworkSpec
 
-__all__ = ["Network", "NetworkSpec", "build_network", "dualnet", "dualnet_resnet18", "expandable"]
+__all__ = ["Network", "NetworkSpec", "build_network", "dualnet", "dualnet_resnet18"]
 
 
 def __getattr__(name: str) -> Any:
@@ -16,8 +16,4 @@ def __getattr__(name: str) -> Any:
         from cl_ext.models import slowfast
 
         return getattr(slowfast, name)
-    if name == "expandable":
-        from cl_ext.models.expandable import expandable
-
-        return expandable
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

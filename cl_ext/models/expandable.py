@@ -93,9 +93,18 @@ class ExpandableNetwork(MultiTaskModule):
 
     def forward_single_task(self, x: Tensor, task_label: int) -> Tensor:
         """Logits `(B, K)` of samples of one task."""
+        # evaluation reaches classes to come; training must not know whether it was evaluated before: K ends the same,
+        # and a wider row of -inf would change the order in which its softmax adds up
+        width = 0 if self.training else self.max_class_label
         if task_label not in self.heads:
-            return x.new_full((len(x), self.heads.width), float("-inf"))
-        return self.heads(self.scheme.read(self.features, x, task_label), task_label)
+            return x.new_full((len(x), max(width, self.heads.width)), float("-inf"))
+        return self.heads(self.scheme.read(self.features, x, task_label), task_label, width)
+
+    def effective(self, task: int) -> dict[str, Tensor]:
+        """The tensors with which a task's samples are predicted, by name; what the task does not use is 0 or absent."""
+        tensors = {f"features.{name}": tensor for name, tensor in self.scheme.effective(self.features, task).items()}
+        head = self.heads[task].named_parameters()
+        return tensors | {f"heads.{task}.{name}": parameter.detach() for name, parameter in head}
 
     def get_extra_state(self) -> Tensor:
         """The scheme's name, as a tensor: a state holds nothing else."""

@@ -115,13 +115,19 @@ class TaskHeads(nn.Module):
         index = classes if max(classes) < rows else [i % rows for i in range(len(classes))]
         return self.template_weight[index], None if self.template_bias is None else self.template_bias[index]
 
-    def forward(self, z: Tensor, task: int) -> Tensor:
-        """Logits `(B, K)` of a task from features `(B, D)`; all -inf for a task without a head."""
+    def forward(self, z: Tensor, task: int, width: int = 0) -> Tensor:
+        """Logits `(B, K)` of a task from features `(B, D)`; all -inf for a task without a head.
+
+        Args:
+            z: Features.
+            task: Its label.
+            width: The least K.
+        """
+        width = max(width, self.width)
         if task not in self:
-            return z.new_full((len(z), self.width), float("-inf"))
+            return z.new_full((len(z), width), float("-inf"))
         head = self[task]
         logits: Tensor = head(z)
-        width = self.width
         if logits.shape[1] == width:
             return logits
         return logits.new_full((len(z), width), float("-inf")).index_copy(1, head.classes, logits)

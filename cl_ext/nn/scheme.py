@@ -25,5 +25,13 @@ class Scheme(nn.Module):
         z: Tensor = features(x)
         return z
 
+    def effective(self, features: nn.Module, task: int) -> dict[str, Tensor]:
+        """The weights with which a task reads the features, by their names in `features`, as tensors of their own.
+
+        What a task does not use is 0 or left out (a layer that the task reads at half its width has half the rows):
+        what counts a task's parameters, and shows which units it uses, reads these.
+        """
+        return {name: parameter.detach().clone() for name, parameter in features.named_parameters()}
+
     def resize(self, features: nn.Module, state: dict[str, Any], prefix: str) -> None:
         """Makes room for a saved state, before it is read; `features` have their saved shapes already."""
