@@ -3,6 +3,10 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import cl_ext  # noqa: F401  (the torchvision guard, before avalanche)
+from cl_ext.models.expandable import ExpandableNetwork
+from cl_ext.nn.capacity import unit_use
+
 from avalanche.benchmarks.utils.data import AvalancheDataset
 from torch import Tensor, nn
 
@@ -57,3 +61,24 @@ def sample_bytes(dataset: Any) -> int:
     image, label, *others = dataset[0]
     stored = others[1:]  # the task label stands before them
     return sum(part.nbytes if isinstance(part, Tensor) else 8 for part in (image, label, *stored))
+
+
+def structure(model: nn.Module, holders: Iterable[Any]) -> dict[str, Any]:
+    """What a method tells of the network that it changed, for its record.
+
+    Args:
+        model: The network.
+        holders: Plugins; one that keeps a `history`, a list with a dictionary a task, tells it.
+
+    Returns:
+        `units` (see `cl_ext.nn.capacity.unit_use`) of an expandable chain that has been trained, `history` where there
+        is one.
+    """
+    found: dict[str, Any] = {}
+    if isinstance(model, ExpandableNetwork) and model.tasks and model.is_chain:
+        found["units"] = unit_use(model)
+    for holder in holders:
+        history = getattr(holder, "history", None)
+        if isinstance(history, list) and history:
+            found["history"] = history
+    return found

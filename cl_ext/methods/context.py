@@ -7,7 +7,7 @@ from typing import Any, Literal
 import cl_ext  # noqa: F401  (the torchvision guard, before avalanche)
 from cl_ext._avalanche_methods.common import silence_deprecations
 from cl_ext._avalanche_quiet import QuietEvaluation
-from cl_ext.methods.accounting import held_bytes
+from cl_ext.methods.accounting import held_bytes, structure
 from cl_ext.methods.budget import Budget
 from cl_ext.methods.criterion import ScenarioCrossEntropy
 from cl_ext.models import Network, NetworkSpec, build_network
@@ -31,6 +31,8 @@ class Built:
         extra_bytes: Bytes kept beside the network: importances, anchors, memories, masks, teachers.
         networks: The networks that are needed to predict, for the count of parameters.
         rows: `all`, or `last` where only the last row of the accuracy matrix is defined (joint training).
+        structure: What a method that changes the network tells of it at the end of the stream, JSON values only:
+            `units` (see `cl_ext.nn.capacity.unit_use`), `history` (a dictionary a task), or nothing.
     """
 
     strategy: Any
@@ -38,6 +40,7 @@ class Built:
     extra_bytes: Callable[[], int]
     networks: Callable[[], Sequence[nn.Module]]
     rows: Literal["all", "last"] = "all"
+    structure: Callable[[], dict[str, Any]] = dict
 
 
 class Context:
@@ -154,7 +157,7 @@ class Context:
             return held_bytes(holders, without=strategy.model)
 
         return Built(strategy, lambda x, task: self.pad(avalanche_forward(strategy.model, x, task)), count,
-                     lambda: [strategy.model])  # fmt: skip
+                     lambda: [strategy.model], structure=lambda: structure(strategy.model, holders))  # fmt: skip
 
     def fine_tuning_with(self, plugin: Any) -> Built:
         """Fine-tuning of the study's network with one plugin, whose state is the extra bytes."""

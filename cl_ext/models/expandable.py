@@ -7,9 +7,12 @@ from typing import Any
 
 import cl_ext  # noqa: F401  (the torchvision guard, before avalanche)
 from cl_ext.nn.chain import Stage, chain
+from cl_ext.nn.gated import Gated
 from cl_ext.nn.heads import TaskHeads
+from cl_ext.nn.masked import MaskedScheme
 from cl_ext.nn.resizing import fit_shapes
 from cl_ext.nn.scheme import Scheme
+from cl_ext.nn.stamped import Stamped
 
 import torch
 from avalanche.benchmarks import CLExperience
@@ -18,7 +21,50 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
-class ExpandableNetwork(MultiTaskModule):
+class TaskNetwork(MultiTaskModule):
+    """A network that answers for one task at a time."""
+
+    def adaptation(self, experience: CLExperience) -> None:
+        """Notes the experience's classes.
+
+        Raises:
+            ValueError: The experience has no task labels.
+        """
+        if not hasattr(experience, "task_labels"):
+            raise ValueError(
+                "a network with a head for each task needs a task label of its own for each experience; this one has none"
+            )
+        super().adaptation(experience)
+
+    def forward(self, x: Tensor, task_labels: Tensor | int | None) -> Tensor:
+        """Logits `(B, K)`.
+
+        Args:
+            x: Samples `(B, ...)`.
+            task_labels: One for each sample `(B,)`, or one for all.
+
+        Raises:
+            ValueError: There are none: the network has a head for each task.
+        """
+        if task_labels is None:
+            raise ValueError("a network with a head for each task needs the task labels of its samples")
+        if isinstance(task_labels, int):
+            return self.forward_single_task(x, task_labels)
+        labels = task_labels.unique().tolist()
+        if len(labels) == 1:
+            return self.forward_single_task(x, labels[0])
+        out = None
+        for task in labels:
+            rows = (task_labels == task).nonzero().flatten()
+            logits = self.forward_single_task(x[rows], task)
+            if out is None:
+                out = logits.new_full((len(x), logits.shape[1]), float("-inf"))
+            out = out.index_copy(0, rows, logits)
+        assert out is not None  # there is a label to each sample
+        return out
+
+
+class ExpandableNetwork(TaskNetwork):
     """Features that tasks share in the way of a scheme, and a linear head a task.
 
     The heads are made when a task is first trained on. A task without one has logits of -inf.
@@ -49,47 +95,21 @@ class ExpandableNetwork(MultiTaskModule):
         """
         return chain(self.features, self.heads.template_weight.shape[1])
 
+    @property
+    def is_chain(self) -> bool:
+        """Whether the features are a chain of layers, so that there are `stages`."""
+        try:
+            return bool(self.stages)
+        except TypeError:
+            return False
+
     def adaptation(self, experience: CLExperience) -> None:
         """Makes the heads of an experience that is about to be trained on; evaluation makes none."""
         super().adaptation(experience)
         if not self.training:
             return
-        labels = [int(label) for label in experience.task_labels]
-        for task in labels:
-            if len(labels) == 1:
-                classes = experience.classes_in_this_experience
-            else:
-                classes = experience.dataset.targets[
-                    [i for i, label in enumerate(experience.dataset.targets_task_labels) if label == task]
-                ]
+        for task, classes in classes_by_task(experience).items():
             self.heads.add(task, classes)
-
-    def forward(self, x: Tensor, task_labels: Tensor | int | None) -> Tensor:
-        """Logits `(B, K)`.
-
-        Args:
-            x: Samples `(B, ...)`.
-            task_labels: One for each sample `(B,)`, or one for all.
-
-        Raises:
-            ValueError: There are none: the network has a head for each task.
-        """
-        if task_labels is None:
-            raise ValueError("an expandable network has a head for each task: it needs the task labels of its samples")
-        if isinstance(task_labels, int):
-            return self.forward_single_task(x, task_labels)
-        labels = task_labels.unique().tolist()
-        if len(labels) == 1:
-            return self.forward_single_task(x, labels[0])
-        out = None
-        for task in labels:
-            rows = (task_labels == task).nonzero().flatten()
-            logits = self.forward_single_task(x[rows], task)
-            if out is None:
-                out = logits.new_full((len(x), logits.shape[1]), float("-inf"))
-            out = out.index_copy(0, rows, logits)
-        assert out is not None  # there is a label to each sample
-        return out
 
     def forward_single_task(self, x: Tensor, task_label: int) -> Tensor:
         """Logits `(B, K)` of samples of one task."""
@@ -125,9 +145,19 @@ class ExpandableNetwork(MultiTaskModule):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
+def classes_by_task(experience: CLExperience) -> dict[int, list[int]]:
+    """The class ids of each task label of an experience."""
+    labels = [int(label) for label in experience.task_labels]
+    if len(labels) == 1:
+        return {labels[0]: [int(c) for c in experience.classes_in_this_experience]}
+    dataset = experience.dataset
+    rows = {task: [i for i, label in enumerate(dataset.targets_task_labels) if label == task] for task in labels}
+    return {task: [int(c) for c in dataset.targets[own]] for task, own in rows.items()}
+
+
 def schemes() -> Mapping[str, type[Scheme]]:
     """The schemes by their labels."""
-    return {kind.label: kind for kind in (Scheme,)}
+    return {kind.label: kind for kind in (Scheme, Gated, MaskedScheme, Stamped)}
 
 
 def scheme_of(label: str) -> Scheme:
@@ -158,24 +188,9 @@ def expandable(model: nn.Module) -> ExpandableNetwork:
     Raises:
         TypeError: It is neither; the sentence says what is allowed.
     """
-    model = copy.deepcopy(model)
     if isinstance(model, ExpandableNetwork):
         raise TypeError("the network is expandable already")
-    if isinstance(model, nn.Sequential) and len(model) > 1:
-        features: Any = model[:-1]
-        classifier: Any = model[-1]
-    elif hasattr(model, "features") and hasattr(model, "classifier"):
-        features, classifier = model.features, model.classifier
-    else:
-        raise TypeError(
-            f"expandable takes an nn.Sequential that ends in a linear layer, or a network with `features` and a linear "
-            f"`classifier`, not a {type(model).__name__}"
-        )
-    if type(classifier) is not nn.Linear:
-        raise TypeError(
-            f"expandable needs a linear classifier of a fixed size, to make each task's head of; it is a "
-            f"{type(classifier).__name__}"
-        )
+    features, classifier = parts(model, "expandable")
     owners = [
         (name, module) for name, module in features.named_modules() if any(True for _ in module.parameters(False))
     ]
@@ -186,3 +201,32 @@ def expandable(model: nn.Module) -> ExpandableNetwork:
     if not any(isinstance(module, nn.Linear | nn.Conv2d) for _, module in owners):
         raise TypeError("expandable needs a hidden layer before the classifier; there is none")
     return ExpandableNetwork(features, classifier)
+
+
+def parts(model: nn.Module, taker: str) -> tuple[Any, nn.Linear]:
+    """Copies of an ordinary network's features and of its linear classifier.
+
+    Args:
+        model: An `nn.Sequential` that ends in a linear layer, or a network with `features` and a linear `classifier`.
+        taker: Who takes it, for the error.
+
+    Raises:
+        TypeError: It is neither; the sentence says what is allowed.
+    """
+    model = copy.deepcopy(model)
+    if isinstance(model, nn.Sequential) and len(model) > 1:
+        features: Any = model[:-1]
+        classifier: Any = model[-1]
+    elif hasattr(model, "features") and hasattr(model, "classifier"):
+        features, classifier = model.features, model.classifier
+    else:
+        raise TypeError(
+            f"{taker} takes an nn.Sequential that ends in a linear layer, or a network with `features` and a linear "
+            f"`classifier`, not a {type(model).__name__}"
+        )
+    if type(classifier) is not nn.Linear:
+        raise TypeError(
+            f"{taker} needs a linear classifier of a fixed size, to make each task's head of; it is a "
+            f"{type(classifier).__name__}"
+        )
+    return features, classifier

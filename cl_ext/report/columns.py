@@ -101,6 +101,7 @@ COLUMNS: tuple[Column, ...] = (
     _cost("cpu_seconds", "CPU time", "s", "CPU seconds of the whole cell", seconds, "report"),
     _cost("extra_bytes", "Extra memory", "", "bytes the method keeps beside the network", size, "terminal"),
     _cost("parameters", "Parameters", "", "parameters of the network at the end", count, "report"),
+    _cost("parameters_nonzero", "Non-zero", "", "parameters of the network at the end that are not 0", count),
     _cost("steps", "Steps", "", "optimizer steps", count, "report"),
     _cost("train_cpu_seconds", "Training CPU time", "s", "CPU seconds in training", seconds),
     _cost("seconds", "Wall time", "s", "wall seconds of the whole cell", seconds),

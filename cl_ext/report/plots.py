@@ -7,6 +7,7 @@ from typing import Any
 
 from cl_ext.metrics import accuracy_over_stream, forgetting_per_experience
 from cl_ext.report import style
+from cl_ext.report.networks import growth_by_task, parameters_over_the_stream, unit_maps
 from cl_ext.report.overlay import learning_together
 from cl_ext.report.runs import Board, boards
 from cl_ext.report.statistics import band
@@ -145,6 +146,13 @@ FIGURES: dict[str, Callable[[Board], list[Figure]]] = {
 }
 """The end of a figure's file name -> what draws its pages for a board; no pages where the data are missing."""
 
+NETWORK_FIGURES: dict[str, Callable[[Board], list[Figure]]] = {
+    "parameters": parameters_over_the_stream,
+    "units": unit_maps,
+    "growth": growth_by_task,
+}
+"""As `FIGURES`, for methods that change their network; where no method does, nothing is missing."""
+
 _CAPTIONS = """\
 # Figures
 
@@ -160,6 +168,9 @@ scenario, else task-agnostic). Panels are ordered by final accuracy.
 - `together`: the same of at most ten methods in one pair of axes; dashed lines end an experience.
 - `memory`, `cost`: final accuracy against extra bytes and against CPU seconds relative to naive; the line is the Pareto
   frontier of the methods, references (hollow) aside.
+- `parameters`: parameters after each experience, of methods whose network grows or is shared out over tasks.
+- `units`: which task uses which units of which layer, at the end of the stream, first seed.
+- `growth`: units that were selected, added and split at each task, first seed.
 """
 
 
@@ -185,13 +196,13 @@ def figures(records: Iterable[Mapping[str, Any]], frame: pd.DataFrame, out: str 
     several = len(streams) > len({study for study, _ in streams})
     for board in found:
         study, stream, scenario = board.place
-        for kind, draw in FIGURES.items():
+        for kind, draw in (FIGURES | NETWORK_FIGURES).items():
             name = style.slug(study, stream if several else "", scenario, kind)
             with style.house_style():
                 pages = draw(board) if board.runs else []
                 for number, page in enumerate(pages, start=1):
                     paths += style.save(page, folder / (name if len(pages) == 1 else f"{name}-{number}"))
-            if not pages:
+            if not pages and kind in FIGURES:
                 notes.append(f"- `{name}` is left out: no finished cell has the data for it.")
                 _log.warning("figure %s is left out: no finished cell has the data for it", name)
     text = _CAPTIONS + ("\n".join(["", "## Left out", "", *notes, ""]) if notes else "")

@@ -1,7 +1,7 @@
 """Records as what figures need: a board's finished runs, with their matrices by the scenario's own criterion."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -21,12 +21,24 @@ def criterion(scenario: str) -> str:
 
 @dataclass(frozen=True)
 class Run:
-    """A finished cell: its row's label, its seed, its accuracy matrix (T + 1, T) and its anytime curve."""
+    """A finished cell.
+
+    Attributes:
+        label: its row's.
+        seed: its seed.
+        matrix: its accuracy matrix, (T + 1, T).
+        instants: its anytime curve.
+        sizes: what it holds before and after each experience: `parameters`, `nonzero`, `by_task`, `extra_bytes`; empty
+            in records older than these.
+        structure: what it tells of its network: `units`, `history`, or nothing.
+    """
 
     label: str
     seed: int
     matrix: FloatArray
     instants: pd.DataFrame
+    sizes: list[dict[str, Any]] = field(default_factory=list)
+    structure: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -114,7 +126,14 @@ def _run(record: Mapping[str, Any], label: str) -> Run:
     kind = criterion(str(record["scenario"]))
     matrix = as_matrix(record["matrix"][kind])
     points = (record.get("curves") or {}).get("accuracy") or []
-    return Run(label, int(record["seed"]), matrix, _instants(points, kind))
+    return Run(
+        label,
+        int(record["seed"]),
+        matrix,
+        _instants(points, kind),
+        record.get("sizes") or [],
+        record.get("structure") or {},
+    )
 
 
 def _instants(points: list[Mapping[str, Any]], kind: str) -> pd.DataFrame:

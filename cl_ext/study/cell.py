@@ -16,6 +16,7 @@ import cl_ext  # noqa: F401  (the torchvision guard, before avalanche)
 from cl_ext.methods import METHODS, Budget
 from cl_ext.methods.context import Built, Context
 from cl_ext.models import NetworkSpec
+from cl_ext.nn.capacity import capacity
 from cl_ext.streams import StreamSpec, build_stream
 from cl_ext.streams.datasets import content_checksum
 from cl_ext.study.cellspec import SCHEMA, CellSpec
@@ -126,6 +127,7 @@ def _train(cell: CellSpec, options: CellOptions) -> dict[str, Any]:
 
     undefined = [math.nan] * experiences
     rows = [evaluator(built)]
+    sizes = [_size(built, 0)]
     wall, cpu = time.perf_counter(), time.process_time()
     evaluation_wall = evaluation_cpu = 0.0
     # third parties' strategies need not know it where it is not asked for
@@ -138,6 +140,7 @@ def _train(cell: CellSpec, options: CellOptions) -> dict[str, Any]:
         )
         at = time.perf_counter(), time.process_time()
         rows.append(evaluator(built) if built.rows == "all" or last else (undefined, undefined))
+        sizes.append(_size(built, index + 1))
         evaluation_wall += time.perf_counter() - at[0]
         evaluation_cpu += time.process_time() - at[1]
         known = [accuracy for accuracy in rows[-1][0][: index + 1] if not math.isnan(accuracy)]
@@ -149,6 +152,8 @@ def _train(cell: CellSpec, options: CellOptions) -> dict[str, Any]:
         "matrix": {"task_aware": [row[0] for row in rows], "task_agnostic": [row[1] for row in rows]},
         "class_counts": evaluator.class_counts,
         "test_sizes": evaluator.sizes,
+        "sizes": sizes,
+        "structure": built.structure(),
         "curves": {"loss": recorder.losses, "accuracy": recorder.accuracies},
         "costs": {
             "train_seconds": train_seconds,
@@ -156,10 +161,16 @@ def _train(cell: CellSpec, options: CellOptions) -> dict[str, Any]:
             "seconds_per_step": train_cpu / recorder.steps if recorder.steps else None,
             "steps": recorder.steps,
             "flops_per_step": recorder.flops_per_step,
-            "parameters": sum(p.numel() for network in built.networks() for p in network.parameters()),
-            "extra_bytes": int(built.extra_bytes()),
+            "parameters": sizes[-1]["parameters"],
+            "parameters_nonzero": sizes[-1]["nonzero"],
+            "extra_bytes": sizes[-1]["extra_bytes"],
         },
     }
+
+
+def _size(built: Built, experience: int) -> dict[str, Any]:
+    """What a method holds after an experience, 0 before the first."""
+    return {"experience": experience, **capacity(built.networks()), "extra_bytes": int(built.extra_bytes())}
 
 
 def _seed(seed: int) -> None:

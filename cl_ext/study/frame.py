@@ -14,8 +14,8 @@ import pandas as pd
 
 MATRICES = ("task_aware", "task_agnostic")
 _COSTS = (
-    "parameters", "extra_bytes", "steps", "seconds", "cpu_seconds", "train_seconds", "train_cpu_seconds",
-    "seconds_per_step", "flops_per_step", "peak_memory_bytes",
+    "parameters", "parameters_nonzero", "extra_bytes", "steps", "seconds", "cpu_seconds", "train_seconds",
+    "train_cpu_seconds", "seconds_per_step", "flops_per_step", "peak_memory_bytes",
 )  # fmt: skip
 _REFERENCE = "joint_incremental"
 

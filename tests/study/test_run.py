@@ -64,6 +64,22 @@ def test_the_record_is_whole(finished):
     assert environment["packages"]["torch"]
 
 
+def test_sizes_are_recorded_before_and_after_each_experience(finished):
+    path, out, _ = finished
+    one = 64 * 16 + 16 + 16 * 10 + 10
+    expected = {"naive": [one] * 6, "separate": [one, one, 2 * one, 3 * one, 4 * one, 5 * one]}
+    for method, parameters in expected.items():
+        cell = next(c for c in Study.load(path).cells() if (c.method, c.scenario) == (method, "task"))
+        record = Store(out).record(cell.run_id)
+        assert [size["experience"] for size in record["sizes"]] == list(range(6))
+        assert [size["parameters"] for size in record["sizes"]] == parameters
+        assert all(0 < size["nonzero"] <= size["parameters"] for size in record["sizes"])
+        assert record["costs"]["parameters"] == parameters[-1]
+        assert record["structure"] == {}
+    frame = collect(out)
+    assert frame["parameters_nonzero"].notna().all()
+
+
 def test_another_seed_gives_another_run(finished):
     """Weights and batch order follow the seed, in joint training too, where nothing else could differ."""
     path, out, _ = finished

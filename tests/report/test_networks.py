@@ -1,0 +1,84 @@
+"""Figures of methods that change their network: what is drawn is what the records hold."""
+
+from typing import Any
+
+from cl_ext.report import figures
+from cl_ext.report.networks import growth_by_task, parameters_over_the_stream, unit_maps
+from cl_ext.report.runs import Board, boards
+from cl_ext.report.style import house_style
+
+import numpy as np
+import pytest
+
+from tests.report import synthetic
+
+UNITS = {"1": [[0.5, 0.0, 0.25, 0.0], [0.0, 1.0, 0.25, 0.0]], "3": [[1.0, 0.0], [0.0, 0.5]]}
+
+
+def _with_structure(name: str, seed: int, grows: bool) -> dict[str, Any]:
+    record = synthetic.record(name, "task", seed)
+    sizes = [
+        {
+            "experience": e,
+            "parameters": 1000 + (500 * e if grows else 0),
+            "nonzero": 900 + 10 * e + seed,
+            "by_task": {str(task): 100 * (task + 1) + 2 * seed for task in range(e)} if name != "separate" else {},
+            "extra_bytes": 0,
+        }
+        for e in range(synthetic.T + 1)
+    ]
+    layers = {"1": {"selected": 3, "added": 2, "split": 1}, "3": {"selected": 2, "added": 0, "split": 0}}
+    history = [{"task": task, "layers": layers if task else {}} for task in range(3)]
+    return record | {"sizes": sizes, "structure": {"units": UNITS, "history": history} if grows else {}}
+
+
+def _board(records: list[dict[str, Any]]) -> Board:
+    (board,) = boards(records, synthetic.frame(records))
+    return board
+
+
+@pytest.fixture(name="records")
+def _records() -> list[dict[str, Any]]:
+    grown = [_with_structure(name, seed, True) for name in ("packnet", "cpg", "separate") for seed in (0, 1)]
+    return [*grown, *(synthetic.record("er", "task", seed) for seed in (0, 1))]
+
+
+def test_lines_are_means_over_seeds_and_only_of_methods_that_change_the_network(records: list[dict[str, Any]]) -> None:
+    (page,) = parameters_over_the_stream(_board(records))
+    assert {axis.get_title() for axis in page.axes} == {"packnet", "cpg"}
+    grey, nominal, nonzero, used = page.axes[0].lines
+    assert list(nominal.get_ydata()) == [1000, 1500, 2000, 2500, 3000, 3500]
+    assert list(nonzero.get_ydata()) == pytest.approx([900.5 + 10 * e for e in range(6)])
+    assert list(used.get_xdata()) == [1, 2, 3, 4, 5]
+    assert list(used.get_ydata()) == pytest.approx([100 * (task + 1) + 1 for task in range(5)])
+    assert list(grey.get_ydata()) == list(nominal.get_ydata())
+
+
+def test_older_records_have_no_such_figures() -> None:
+    board = _board([synthetic.record("cpg", "task", seed) for seed in (0, 1)])
+    assert parameters_over_the_stream(board) == unit_maps(board) == growth_by_task(board) == []
+
+
+def test_units_stand_in_the_order_of_their_first_task(records: list[dict[str, Any]]) -> None:
+    pages = unit_maps(_board(records))
+    assert len(pages) == 3
+    first, second, _ = pages[0].axes
+    image = first.images[0].get_array()
+    assert np.asarray(image.filled(0)).tolist() == [[0.5, 0.25, 0.0, 0.0], [0.0, 0.25, 1.0, 0.0]]
+    assert first.get_title(loc="left") == "layer 1: 4 units, 3 used"
+    assert second.get_title(loc="left") == "layer 3: 2 units, 2 used"
+
+
+def test_growth_shows_each_layer(records: list[dict[str, Any]]) -> None:
+    with house_style():
+        pages = growth_by_task(_board(records))
+    assert len(pages) == 3
+    assert [axis.get_title() for axis in pages[0].axes] == ["1", "3"]
+    selected, added, split = pages[0].axes[0].lines
+    assert np.isnan(selected.get_ydata()[0])
+    assert [list(line.get_ydata()[1:]) for line in (selected, added, split)] == [[3, 3], [2, 2], [1, 1]]
+
+
+def test_they_are_among_the_reports_figures(records: list[dict[str, Any]], tmp_path: Any) -> None:
+    names = {path.name for path in figures(records, synthetic.frame(records), tmp_path)}
+    assert {"digits-task-parameters.png", "digits-task-units-1.pdf", "digits-task-growth-2.png"} <= names
