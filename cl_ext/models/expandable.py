@@ -10,6 +10,7 @@ from cl_ext.nn.chain import Stage, chain
 from cl_ext.nn.gated import Gated
 from cl_ext.nn.heads import TaskHeads
 from cl_ext.nn.masked import MaskedScheme
+from cl_ext.nn.paths import Paths
 from cl_ext.nn.resizing import fit_shapes
 from cl_ext.nn.scheme import Scheme
 from cl_ext.nn.stamped import Stamped
@@ -32,7 +33,8 @@ class TaskNetwork(MultiTaskModule):
         """
         if not hasattr(experience, "task_labels"):
             raise ValueError(
-                "a network with a head for each task needs a task label of its own for each experience; this one has none"
+                "a network with a head for each task needs a task label of its own for each experience; this one has "
+                "none"
             )
         super().adaptation(experience)
 
@@ -124,7 +126,7 @@ class ExpandableNetwork(TaskNetwork):
         """The tensors with which a task's samples are predicted, by name; what the task does not use is 0 or absent."""
         tensors = {f"features.{name}": tensor for name, tensor in self.scheme.effective(self.features, task).items()}
         head = self.heads[task].named_parameters()
-        return tensors | {f"heads.{task}.{name}": parameter.detach() for name, parameter in head}
+        return tensors | {f"heads.heads.{task}.{name}": parameter.detach() for name, parameter in head}
 
     def get_extra_state(self) -> Tensor:
         """The scheme's name, as a tensor: a state holds nothing else."""
@@ -157,7 +159,7 @@ def classes_by_task(experience: CLExperience) -> dict[int, list[int]]:
 
 def schemes() -> Mapping[str, type[Scheme]]:
     """The schemes by their labels."""
-    return {kind.label: kind for kind in (Scheme, Gated, MaskedScheme, Stamped)}
+    return {kind.label: kind for kind in (Scheme, Gated, MaskedScheme, Stamped, Paths)}
 
 
 def scheme_of(label: str) -> Scheme:

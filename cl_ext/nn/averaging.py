@@ -18,6 +18,7 @@ from typing import Any, Literal
 from cl_ext.nn.distillation import snapshot
 from cl_ext.nn.merging import write_
 from cl_ext.nn.passes import logits
+from cl_ext.nn.uniforms import UniformStream
 
 import torch
 from torch import Tensor, nn
@@ -69,7 +70,7 @@ class AveragedNetwork:
         self.statistics: Statistics = statistics
         self.network: nn.Module | None = None
         self.steps = self.updates = 0
-        self._coins = torch.Generator().manual_seed(seed)
+        self._coins = UniformStream(seed)
         self._averages: list[Tensor] = []
         self._weights: list[Tensor] = []
         self._copies: list[Tensor] = []
@@ -128,7 +129,7 @@ class AveragedNetwork:
 
     def coin(self) -> float:
         """Returns a uniform draw of [0, 1) from the generator of its own."""
-        return torch.rand((), generator=self._coins, dtype=torch.float64).item()
+        return self._coins.next()
 
     @torch.no_grad()
     def step_(self) -> bool:

@@ -126,11 +126,14 @@ class TaskHeads(nn.Module):
         width = max(width, self.width)
         if task not in self:
             return z.new_full((len(z), width), float("-inf"))
-        head = self[task]
-        logits: Tensor = head(z)
-        if logits.shape[1] == width:
-            return logits
-        return logits.new_full((len(z), width), float("-inf")).index_copy(1, head.classes, logits)
+        return self.spread(self[task](z), task, width)
+
+    def spread(self, own: Tensor, task: int, width: int = 0) -> Tensor:
+        """A task's own logits `(B, C)` as `(B, K)`, -inf at the classes that it does not have; K at least `width`."""
+        width = max(width, self.width)
+        if own.shape[1] == width:
+            return own
+        return own.new_full((len(own), width), float("-inf")).index_copy(1, self[task].classes, own)
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
         """Makes the heads that the state has, in the state's shapes, before they are read."""

@@ -1,78 +1,23 @@
 """A rehearsal memory: samples of a stream as tensors, written batch by batch and read by one indexed read a field.
 
-A batch is written without a loop over its samples, and what is then held has exactly the distribution that writing
-them one by one would give. How, for each policy:
-
-- "reservoir": Vitter's algorithm R. The n-th sample offered (n from 0) goes to place n while there is one, and later
-  to place j, drawn from 0..n, where j is a place at all. The draws of a batch don't depend on one another, so they are
-  made at once; where two samples go to one place, the later one stays, as it would have replaced the earlier.
-- "ring": the n-th sample goes to place n mod mem_size.
-- "class_balanced": every sample gets a random key, and has a rank among the keys of its class, the largest first.
-  Those that are first by (rank, class) are held: equally many of each class to within one, or all that there were,
-  and of each class a uniform choice of all that were offered. More samples only ever move a sample back in that order,
-  so one that was dropped never has to come back, and the choice can be made from what is held and the batch.
-
-Which samples go where is decided on the CPU, in numpy: for a batch of ten most of the time is the calls' own.
-
-A method with a memory for each experience closes it at an experience's end: what is held then stays for good, and the
-next experience has all places for itself.
+Which samples it holds is `cl_ext.nn.policies`' matter. A method with a memory for each experience closes it at an
+experience's end: what is held then stays for good, and the next experience has all places for itself.
 """
 
 from collections.abc import Collection, Mapping
 from typing import Any, Literal
+
+from cl_ext.nn.policies import Indices, ReservoirDraws, class_balanced_choice, ring_places
+from cl_ext.nn.uniforms import Numbers, uniforms
 
 import numpy as np
 import torch
 from torch import Tensor
 
 Policy = Literal["reservoir", "ring", "class_balanced"]
-Indices = np.ndarray[Any, np.dtype[np.int64]]
-Keys = np.ndarray[Any, np.dtype[np.float64]]
 
 _READS = 2**31
 """PyTorch's CPU generator takes 32 bits of a seed: below this the seeds of writes and reads never meet."""
-
-
-def uniforms(count: int, generator: torch.Generator) -> Keys:
-    """Returns independent uniform numbers of [0, 1), (count,), the same in one call as in several."""
-    numbers: Keys = torch.rand(count, dtype=torch.float64, generator=generator).numpy()
-    return numbers
-
-
-def reservoir_draws(seen: int, count: int, generator: torch.Generator) -> Indices:
-    """Returns for the n-th sample, n = seen..seen + count - 1, a uniform integer of 0..n; (count,)."""
-    return (uniforms(count, generator) * np.arange(seen + 1, seen + count + 1)).astype(np.int64)
-
-
-def last_writers(places: Indices, capacity: int) -> tuple[Indices, Indices]:
-    """Returns the places that samples go to and which sample stays there: the last one; both (W,), W <= B.
-
-    Args:
-        places: where each sample of a batch would go, (B,); one of at least `capacity` goes nowhere.
-        capacity: how many places there are.
-    """
-    chosen = np.flatnonzero(places < capacity)
-    if len(chosen) < 2:
-        return places[chosen], chosen
-    kept, back = np.unique(places[chosen][::-1], return_index=True)  # the first from behind
-    return kept, chosen[len(chosen) - 1 - back]
-
-
-def class_balanced_choice(labels: Indices, keys: Keys, capacity: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Returns which samples are held: the first `capacity` by (rank of the key in its class, class); (N,) bool.
-
-    Args:
-        labels: (N,).
-        keys: (N,), all different.
-        capacity: how many are held.
-    """
-    order = np.lexsort((-keys, labels))  # by class, then by key
-    index, classes = np.arange(len(order)), labels[order]
-    begins = np.concatenate([[True], classes[1:] != classes[:-1]])
-    rank = index - np.maximum.accumulate(np.where(begins, index, 0))
-    held = np.zeros(len(labels), dtype=np.bool_)
-    held[order[np.argsort(rank, kind="stable")[:capacity]]] = True  # stable: within a rank still by class
-    return held
 
 
 class RehearsalMemory:
@@ -97,11 +42,13 @@ class RehearsalMemory:
         """
         self.mem_size = mem_size
         self.policy: Policy = policy
-        self.clear()
+        self._seen = 0
         self._closed: dict[str, Tensor] = {}
         self.sizes: list[int] = []
         self._writes = torch.Generator().manual_seed(seed)
+        self._reservoir = ReservoirDraws(mem_size, self._writes)
         self._reads = torch.Generator().manual_seed(seed + _READS)
+        self.clear()
 
     def __len__(self) -> int:
         return min(self._seen, self.mem_size)
@@ -138,9 +85,10 @@ class RehearsalMemory:
 
     def clear(self) -> None:
         """Forgets what is held and not closed."""
+        self._reservoir.restart(self._seen)
         self._seen = 0
         self._fields: dict[str, Tensor] = {}
-        self._keys: Keys = np.empty(0)
+        self._keys: Numbers = np.empty(0)
         self._labels: Indices = np.empty(0, dtype=np.int64)
 
     @torch.no_grad()
@@ -184,17 +132,11 @@ class RehearsalMemory:
 
     def _places(self, count: int, fields: Mapping[str, Tensor]) -> tuple[Indices, Indices]:
         """Returns where samples of a batch go, and which; (W,) each."""
+        if self.policy == "reservoir":
+            return self._reservoir.places(self._seen, count)
         if self.policy == "ring":
-            chosen = np.arange(max(0, count - self.mem_size), count)
-            return (self._seen + chosen) % self.mem_size, chosen
-        if self.policy == "class_balanced":
-            return self._balanced(fields["y"].cpu().numpy().astype(np.int64))
-        filling = min(count, self.mem_size - len(self))
-        places = np.arange(self._seen, self._seen + filling)
-        if filling < count:
-            drawn = reservoir_draws(self._seen + filling, count - filling, self._writes)
-            places = np.concatenate([places, drawn]) if filling else drawn
-        return last_writers(places, self.mem_size)
+            return ring_places(self._seen, count, self.mem_size)
+        return self._balanced(fields["y"].cpu().numpy().astype(np.int64))
 
     def _balanced(self, labels: Indices) -> tuple[Indices, Indices]:
         size = len(self)
@@ -260,7 +202,7 @@ class RehearsalMemory:
             "sizes": list(self.sizes),
             "seen": self._seen,
             "keys": torch.tensor(self._keys),
-            "writes": self._writes.get_state(),
+            "writes": self._reservoir.state(self._seen),
             "reads": self._reads.get_state(),
         }
 
@@ -285,7 +227,7 @@ class RehearsalMemory:
         self._labels = np.zeros(len(self._keys), dtype=np.int64)
         if len(self._keys):
             self._labels[: len(self)] = state["fields"]["y"].cpu().numpy()
-        self._writes.set_state(state["writes"])
+        self._reservoir.restart(seen, state["writes"])
         self._reads.set_state(state["reads"])
 
 

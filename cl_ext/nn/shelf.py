@@ -27,6 +27,11 @@ class Shelf(nn.Module):
             if name.startswith(start)
         }
 
+    def __contains__(self, key: int | str) -> bool:
+        """Whether anything stands under `key`."""
+        start = _path(key, "")
+        return any(name.startswith(start) for name in self._buffers)
+
     def drop(self, key: int | str) -> None:
         """Forgets what stands under `key`."""
         for name in self.get(key):

@@ -31,6 +31,7 @@ class Run:
         sizes: what it holds before and after each experience: `parameters`, `nonzero`, `by_task`, `extra_bytes`; empty
             in records older than these.
         structure: what it tells of its network: `units`, `history`, or nothing.
+        run_id: its cell's.
     """
 
     label: str
@@ -39,6 +40,7 @@ class Run:
     instants: pd.DataFrame
     sizes: list[dict[str, Any]] = field(default_factory=list)
     structure: dict[str, Any] = field(default_factory=dict)
+    run_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,7 @@ def _run(record: Mapping[str, Any], label: str) -> Run:
         _instants(points, kind),
         record.get("sizes") or [],
         record.get("structure") or {},
+        str(record["run_id"]),
     )
 
 

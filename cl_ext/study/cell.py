@@ -127,7 +127,7 @@ def _train(cell: CellSpec, options: CellOptions) -> dict[str, Any]:
 
     undefined = [math.nan] * experiences
     rows = [evaluator(built)]
-    sizes = [_size(built, 0)]
+    sizes = [_size(built, 0, 0.0)]
     wall, cpu = time.perf_counter(), time.process_time()
     evaluation_wall = evaluation_cpu = 0.0
     # third parties' strategies need not know it where it is not asked for
@@ -139,8 +139,9 @@ def _train(cell: CellSpec, options: CellOptions) -> dict[str, Any]:
             experience, eval_streams=[], reset_optimizer_state=cell.budget["reset_optimizer"], num_workers=0, **dropping
         )
         at = time.perf_counter(), time.process_time()
+        trained = at[1] - cpu - evaluation_cpu - recorder.evaluation_seconds[1]
         rows.append(evaluator(built) if built.rows == "all" or last else (undefined, undefined))
-        sizes.append(_size(built, index + 1))
+        sizes.append(_size(built, index + 1, trained))
         evaluation_wall += time.perf_counter() - at[0]
         evaluation_cpu += time.process_time() - at[1]
         known = [accuracy for accuracy in rows[-1][0][: index + 1] if not math.isnan(accuracy)]
@@ -168,9 +169,10 @@ def _train(cell: CellSpec, options: CellOptions) -> dict[str, Any]:
     }
 
 
-def _size(built: Built, experience: int) -> dict[str, Any]:
-    """What a method holds after an experience, 0 before the first."""
-    return {"experience": experience, **capacity(built.networks()), "extra_bytes": int(built.extra_bytes())}
+def _size(built: Built, experience: int, trained: float) -> dict[str, Any]:
+    """What a method holds after an experience, 0 before the first, and the CPU seconds of training until then."""
+    held = {"extra_bytes": int(built.extra_bytes()), "train_cpu_seconds": trained}
+    return {"experience": experience, **capacity(built.networks()), **held}
 
 
 def _seed(seed: int) -> None:

@@ -9,8 +9,9 @@ from fractions import Fraction
 from math import comb
 from typing import Any
 
-from cl_ext.nn import memory as module
-from cl_ext.nn.memory import RehearsalMemory, class_balanced_choice, last_writers, reservoir_draws
+from cl_ext.nn import policies as module
+from cl_ext.nn.memory import RehearsalMemory
+from cl_ext.nn.policies import class_balanced_choice, last_writers, reservoir_draws
 
 import numpy as np
 import pytest

@@ -3,6 +3,7 @@
 Run as a module it is the fresh process of the resume test.
 """
 
+import copy
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,24 +13,40 @@ from typing import Any
 
 import cl_ext  # noqa: F401
 from cl_ext.models import Network, dualnet
+from cl_ext.models.expandable import expandable
+from cl_ext.models.experts import experts
+from cl_ext.models.growable import growable
+from cl_ext.models.pathnet import pathnet
+from cl_ext.models.progressive import progressive
 from cl_ext.nn.passes import preserved_random_state
+from cl_ext.nn.scheme import Scheme
+from cl_ext.nn.shelf import Shelf
+from cl_ext.nn.task_gate import TaskGate
 from cl_ext.plugins import (
     AGEMPlugin,
     CLSERPlugin,
+    CPGPlugin,
+    DENPlugin,
     DERPlugin,
     DualNetPlugin,
     EBLLPlugin,
     EMAOGDPlugin,
     ERPlugin,
     EWCPlugin,
+    ExpertGatePlugin,
     GEMPlugin,
     GenerativeReplayPlugin,
+    HATPlugin,
     IMMPlugin,
     L2Plugin,
     LocalMASPlugin,
     LwFPlugin,
     MASPlugin,
+    Net2NetPlugin,
     OGDPlugin,
+    PackNetPlugin,
+    PathNetPlugin,
+    PNNPlugin,
     RWalkPlugin,
     SCPPlugin,
     SimEMAPlugin,
@@ -108,8 +125,72 @@ class Case:
 
 DUALNET = {"dualnet_lambda": 1.0, "mem_size": 12, "mem_batch_size": 8, "ssl_batch_size": 8, "projection": (8, 8),
            "slow_lr": 0.01, "n_outer": 1, "beta": 0.5}  # fmt: skip
+NO_GROWTH = {"Growing": "this is a Growing", "MultiHead": "this is a MultiHead", "frozen": "are frozen"}
+
+NO_TASK = {"Growing": "not a Growing", "MultiHead": "not a MultiHead", "ci": "a task label of its own"}
+NO_EXPERT = {name: f"asks for no task label; this {name}" for name in ("Growing", "MultiHead")}
+NO_COLUMN = NO_TASK | {"frozen": "no trainable parameters in its hidden layers"}
+
+CPG = {"ladder": (0.3, 0.6), "prune_epochs": 0.5, "recover_epochs": 0.5, "retrain_epochs": 1.0, "mask_every": 1,
+       "train_floor": 0.0, "mask_lr": 5e-3, "retrain_mask_lr": 5e-3, "hold_out": 0.2, "tasks": 5}  # fmt: skip
+KEEP_ALL = {"goal": 0.0, "max_width": 1.0, "ladder": (), "hold_out": 0.0, "picking": False}
 
 CASES = [
+    Case(
+        "den",
+        DENPlugin,
+        {"mu": 1e-3, "tau": 0.02, "sigma": 0.1, "k": 3},
+        {"mu": 0.0, "l2": 0.0},
+        copies=4.0,
+        prepare=expandable,
+        kind="nc-tasks",
+        off_experiences=1,
+        result=lambda runner: unschemed(runner),
+        refuses=NO_TASK | {"frozen": "none can be frozen"},
+    ),
+    Case(
+        "den-all-grow",
+        DENPlugin,
+        {
+            "mu": 1e-3,
+            "tau": -1.0,
+            "sigma": 0.0,
+            "k": 2,
+            "split_outgoing": "duplicate",
+            "freeze_restored": True,
+            "max_splits": 2,
+            "iterations": 3,
+            "stamp": False,
+            "seed": 1,
+        },
+        {"mu": 0.0, "l2": 0.0},
+        copies=4.0,
+        prepare=expandable,
+        kind="nc-tasks",
+        off_experiences=1,
+        result=lambda runner: unschemed(runner),
+        refuses=NO_TASK | {"frozen": "none can be frozen"},
+    ),
+    Case(
+        "hat",
+        HATPlugin,
+        {"hat_lambda": 0.1, "s_max": 50.0},
+        None,
+        copies=3.0,
+        prepare=expandable,
+        kind="nc-tasks",
+        refuses=NO_TASK | {"frozen": "no trainable parameters"},
+    ),
+    Case(
+        "hat-hard",
+        HATPlugin,
+        {"hat_lambda": 1.0, "gates": "hard", "embedding_lr": 0.01, "clip": 1.0, "seed": 1},
+        None,
+        copies=3.0,
+        prepare=expandable,
+        kind="nc-tasks",
+        refuses=NO_TASK | {"frozen": "no trainable parameters"},
+    ),
     Case("rwalk", RWalkPlugin, {"rwalk_lambda": 5.0, "delta_t": 3}, {"rwalk_lambda": 0.0}),
     Case("rwalk-batch", RWalkPlugin, {"rwalk_lambda": 5.0, "delta_t": 3, "fisher": "batch"}, {"rwalk_lambda": 0.0}),
     Case("scp", SCPPlugin, {"scp_lambda": 2.0}, {"scp_lambda": 0.0}),
@@ -142,6 +223,86 @@ CASES = [
     ),
     Case("gem", GEMPlugin, {"mem_size": 12}, {"mem_size": 0}),
     Case("agem", AGEMPlugin, {"mem_size": 12, "mem_batch_size": 8}, {"mem_size": 0}),
+    Case(
+        "pathnet",
+        PathNetPlugin,
+        {"population": 4, "iterations": 1},
+        None,
+        copies=1.0,
+        prepare=lambda model: pathnet(model, 4, 2),
+        kind="nc-tasks",
+        refuses=NO_TASK,
+    ),
+    Case(
+        "pathnet-shared-out",
+        PathNetPlugin,
+        {"population": 3, "generations": 2, "seed": 1},
+        None,
+        copies=1.0,
+        prepare=lambda model: pathnet(model, 5, 2, width=1.0, seed=1),
+        kind="nc-tasks",
+        refuses=NO_TASK,
+    ),
+    Case(
+        "net2net",
+        Net2NetPlugin,
+        {"wider": 0.5},
+        {"wider": 0.0},
+        prepare=growable,
+        refuses=NO_GROWTH,
+    ),
+    Case(
+        "net2net-deeper",
+        Net2NetPlugin,
+        {"wider": 0.1, "deeper": 1, "lr_factor": 0.5},
+        {"wider": 0.0, "deeper": 0},
+        prepare=growable,
+        refuses=NO_GROWTH,
+    ),
+    Case(
+        "pnn",
+        PNNPlugin,
+        {},
+        {},
+        prepare=progressive,
+        kind="nc-tasks",
+        off_experiences=1,
+        result=lambda runner: unowned(runner),
+        refuses=NO_COLUMN,
+    ),
+    Case(
+        "pnn-linear",
+        PNNPlugin,
+        {"adapter": "linear", "seed": 1},
+        {},
+        prepare=progressive,
+        kind="nc-tasks",
+        off_experiences=1,
+        result=lambda runner: unowned(runner),
+        refuses=NO_COLUMN,
+    ),
+    Case(
+        "expert-gate",
+        ExpertGatePlugin,
+        {"code_size": 3, "gate_epochs": 2, "gate_batch_size": 8},
+        {},
+        copies=5.0,
+        prepare=experts,
+        off_experiences=1,
+        result=lambda runner: ungated(runner),
+        refuses=NO_EXPERT,
+    ),
+    Case(
+        "expert-gate-lwf",
+        ExpertGatePlugin,
+        {"threshold": -1000.0, "code_size": 2, "gate_epochs": 2, "temperature": 1.0, "seed": 1},
+        {},
+        copies=5.0,
+        prepare=experts,
+        off_experiences=1,
+        result=lambda runner: ungated(runner),
+        refuses=NO_EXPERT,
+    ),
     Case("er", ERPlugin, {"mem_size": 12, "mem_batch_size": 8}, {"mem_size": 0}),
     Case("er-balanced", ERPlugin, {"mem_size": 12, "mem_batch_size": 8, "policy": "class_balanced"}, {"mem_size": 0}),
     Case("der", DERPlugin, {"alpha": 0.5, "mem_size": 12, "mem_batch_size": 8}, {"alpha": 0.0}),
@@ -288,6 +449,54 @@ CASES = [
         prepare=lambda model: slow_fast(model),
         refuses={"MultiHead": "MultiHead is not"},
     ),
+    Case(
+        "packnet",
+        PackNetPlugin,
+        {"prune": (0.5, 0.6), "retrain_epochs": 1},
+        {"prune": 0.0},
+        copies=4.0,
+        prepare=expandable,
+        kind="nc-tasks",
+        off_experiences=1,
+        result=lambda runner: unschemed(runner),
+        refuses=NO_TASK | {"frozen": "no trainable parameters"},
+    ),
+    Case(
+        "packnet-frozen",
+        PackNetPlugin,
+        {"prune": "equal", "tasks": EXPERIENCES, "retrain_epochs": 1, "biases": "frozen", "norm": "frozen"},
+        {"prune": 0.0},
+        copies=4.0,
+        prepare=expandable,
+        kind="nc-tasks",
+        off_experiences=1,
+        result=lambda runner: unschemed(runner),
+        refuses=NO_TASK | {"frozen": "no trainable parameters"},
+    ),
+    Case(
+        "cpg",
+        CPGPlugin,
+        CPG | {"goal": 2.0, "tolerance": 0.1, "max_width": 2.0},
+        KEEP_ALL,
+        copies=12.0,
+        prepare=expandable,
+        kind="nc-tasks",
+        off_experiences=1,
+        result=lambda runner: unschemed(runner),
+        refuses=NO_TASK | {"frozen": "no trainable parameters"},
+    ),
+    Case(
+        "pae",
+        CPGPlugin,
+        CPG | {"max_width": 1.0, "picking": False, "seed": 3},
+        KEEP_ALL,
+        copies=8.0,
+        prepare=expandable,
+        kind="nc-tasks",
+        off_experiences=1,
+        result=lambda runner: unschemed(runner),
+        refuses=NO_TASK | {"frozen": "no trainable parameters"},
+    ),
     Case("mas-local", LocalMASPlugin, {"mas_lambda": 0.02}, {"mas_lambda": 0.0}, copies=4.0),
     Case("imm-mean", IMMPlugin, {}, {"alpha": 1.0}, copies=3.0, result=lambda runner: merged(runner)),
     Case(
@@ -418,6 +627,27 @@ def merged(runner: Naive) -> dict[str, Tensor]:
     """The weights with which IMM predicts."""
     plugin = next(plugin for plugin in runner.plugins if isinstance(plugin, IMMPlugin))
     return weights(plugin.merged_network(runner.model))
+
+
+def unschemed(runner: Naive) -> dict[str, Tensor]:
+    """The weights that tasks share, and the heads, of an expandable network, without how each task reads them."""
+    model = copy.deepcopy(runner.model)
+    model.scheme = Scheme()
+    return weights(model)
+
+
+def unowned(runner: Naive) -> dict[str, Tensor]:
+    """The weights of a progressive network, without which task has which column."""
+    model = copy.deepcopy(runner.model)
+    model.owners = []
+    return weights(model)
+
+
+def ungated(runner: Naive) -> dict[str, Tensor]:
+    """The experts' weights, without the gate."""
+    model = copy.deepcopy(runner.model)
+    model.known, model.gate = Shelf(), TaskGate()
+    return weights(model)
 
 
 def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:

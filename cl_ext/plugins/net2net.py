@@ -1,0 +1,175 @@
+"""Net2Net between experiences (Chen, Goodfellow & Shlens, ICLR 2016): the network grows, and what it computes stays.
+
+It is growth alone: nothing here holds on to earlier experiences. `docs/methods/net2net.md` has the deviations.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from cl_ext.models.growable import Body
+from cl_ext.nn.chain import Stage
+from cl_ext.nn.net2net import deepen, draw_mapping, place_behind, widen
+from cl_ext.nn.parameters import trainable_parameters
+from cl_ext.nn.passes import batches, evaluation_mode, logits, preserved_random_state
+from cl_ext.nn.phases import options_of, train_all
+from cl_ext.plugins.base import MethodPlugin
+from cl_ext.plugins.checks import check_count, check_number
+
+import torch
+from torch import Tensor, nn
+
+_STATISTICS_BATCHES = 8
+
+
+class Net2NetPlugin(MethodPlugin):
+    """Makes the network wider and deeper at the start of each experience but the first.
+
+    The network is changed in place, keeps its object, and goes on computing what it did, up to rounding; the
+    optimizer's group is refilled in place and its state dropped. Ordinary networks with one classifier for all tasks:
+    see `cl_ext.models.growable.Body`. A network that is to load the state of a grown one goes through
+    `cl_ext.models.growable.growable` first.
+
+    Attributes:
+        experiences: how many experiences have been trained on to their end.
+        widths: the units of each group at the start, by name.
+    """
+
+    name = "Net2Net"
+
+    def __init__(
+        self, wider: float = 0.25, deeper: int = 0, noise: float = 0.01, lr_factor: float = 1.0, seed: int = 0
+    ) -> None:
+        """Sets the hyper-parameters.
+
+        Args:
+            wider: units that each hidden layer gains at a growth, in parts of the units that it began with, >= 0.
+            deeper: identity layers put behind the last hidden layer at a growth, >= 0; for chains of layers.
+            noise: standard deviation of what tells copies apart, in that of the layer's weights, >= 0.
+            lr_factor: the learning rate from the first growth on, in that of before, > 0. The paper's students, which
+                go on with the same data, take a tenth.
+            seed: of what is copied, and of the noise, >= 0.
+
+        Raises:
+            TypeError: if a number is not one.
+            ValueError: if an argument is out of its range.
+        """
+        super().__init__()
+        owner = type(self).__name__
+        self.wider = check_number(owner, "wider", wider, 0.0)
+        self.deeper = check_count(owner, "deeper", deeper, low=0)
+        self.noise = check_number(owner, "noise", noise, 0.0)
+        self.lr_factor = check_number(owner, "lr_factor", lr_factor, 0.0, above=True)
+        self.seed = check_count(owner, "seed", seed, low=0)
+        self.widths: dict[str, int] = {}
+        self._labels = 0
+        self._bytes = 0
+        self._first_bytes = 0
+
+    def extra_bytes(self) -> int:
+        """Returns the bytes by which the network has grown."""
+        return self._bytes - self._first_bytes
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the state between two experiences; the network's own state has what has grown."""
+        return super().state_dict() | {
+            "widths": dict(self.widths),
+            "labels": self._labels,
+            "bytes": [self._first_bytes, self._bytes],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restores what `state_dict` gave; hyper-parameters are the constructor's, not part of it."""
+        super().load_state_dict(state)
+        self.widths = {str(name): int(units) for name, units in state["widths"].items()}
+        self._labels = int(state["labels"])
+        self._first_bytes, self._bytes = (int(count) for count in state["bytes"])
+
+    def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Lets the network grow, from the second experience on.
+
+        Raises:
+            TypeError: if the network cannot grow.
+            ValueError: if it has no trainable parameter, or one that growth would change is frozen.
+        """
+        trainable_parameters(strategy.model)
+        body = Body(strategy.model)
+        if not self._first_bytes:
+            self._first_bytes = _bytes(strategy.model)
+            if self.deeper:
+                place_behind(body.stages[-1])  # refuses now what it could not do later
+        for group in body.groups:
+            self.widths.setdefault(group.name, group.units)
+        if self.experiences and (self.wider or self.deeper):
+            self._grow(strategy, body)
+        self._bytes = _bytes(strategy.model)
+
+    def _grow(self, strategy: Any, body: Body) -> None:
+        options = options_of(strategy)
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.experiences)
+        for group in body.groups:
+            more = round(self.wider * self.widths[group.name])
+            if more:
+                self._check_trainable(group.modules, group.name)
+                widen(group, draw_mapping(group.units, group.units + more, generator), self.noise, generator)
+        for _ in range(self.deeper):
+            stage = body.stages[-1]
+            statistics = None
+            if stage.norm is not None:
+                with preserved_random_state(), evaluation_mode(strategy.model):
+                    statistics = self._statistics(strategy, body, stage)
+            self._labels += 1
+            deepen(body.root, stage, self._labels, statistics=statistics)
+            body = Body(strategy.model)
+            self.widths[body.stages[-1].name] = stage.units
+        if not self._grown_before:
+            options["lr"] = options["lr"] * self.lr_factor
+        train_all(strategy, **options)
+
+    @property
+    def _grown_before(self) -> bool:
+        return self.experiences > 1
+
+    def _check_trainable(self, modules: list[nn.Module], name: str) -> None:
+        if not all(parameter.requires_grad for module in modules for parameter in module.parameters()):
+            raise ValueError(
+                f"{type(self).__name__} cannot widen {name!r}: its weights, or those that read it, are frozen, and "
+                "would have to change"
+            )
+
+    def _statistics(self, strategy: Any, body: Body, stage: Stage) -> tuple[Tensor, Tensor]:
+        """Mean and variance of each channel of what a stage gives, over samples of the experience."""
+        totals: list[tuple[Tensor, Tensor, int]] = []
+        place = body.root.get_submodule(place_behind(stage)[0])
+        handle = place.register_forward_hook(lambda _, inputs, output: totals.append(channel_sums(output)))
+        size = max(strategy.train_mb_size, 256)
+        try:
+            for index, (x, t) in enumerate(batches(strategy.experience.dataset, size, strategy.device)):
+                if index == _STATISTICS_BATCHES:
+                    break
+                with torch.no_grad():
+                    logits(strategy.model, x, t)
+        finally:
+            handle.remove()
+        total, squares = sum(each[0] for each in totals), sum(each[1] for each in totals)
+        count = sum(each[2] for each in totals)
+        mean = total / count
+        like = stage.layer.weight
+        return mean.to(like), (squares / count - mean.square()).clamp_min(0.0).to(like)  # type: ignore[union-attr]
+
+    def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Publishes the network's size."""
+        groups = Body(strategy.model).groups
+        self.publish(strategy, "Units", float(sum(group.units for group in groups)))
+        self.publish(strategy, "Layers", float(sum(len(group.makers) for group in groups)))
+        self.publish(strategy, "Parameters", float(sum(p.numel() for p in strategy.model.parameters())))
+        self.experiences += 1
+
+
+def channel_sums(values: Tensor) -> tuple[Tensor, Tensor, int]:
+    """Sum and sum of squares of the values of each channel, (n,) in double precision, and their number."""
+    flat = values.detach().double().transpose(0, 1).flatten(1)
+    return flat.sum(1), flat.square().sum(1), flat.shape[1]
+
+
+def _bytes(model: nn.Module) -> int:
+    return sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
