@@ -81,6 +81,7 @@ def pathnet(
         ValueError: The study's network is no chain of layers, or fewer modules than active ones are asked for.
     """
     need_full_head(context, "pathnet", "it has a head a task, made of the classifier's rows")
+    modules = modules or max(10, active * context.experiences)
     if active > modules:
         raise ValueError(f"pathnet has at most `modules` active ones in a layer; active is {active}, modules {modules}")
     try:

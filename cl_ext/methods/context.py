@@ -28,7 +28,8 @@ class Built:
         strategy: Trains on one experience at a time: `strategy.train(experience)`, as an Avalanche strategy does.
         logits: `(x (B, ...), task) -> (B, K)`; only methods that need the task label look at `task`, the index of
             the experience that the samples come from. Units that a growing head lacks are -inf.
-        extra_bytes: Bytes kept beside the network: importances, anchors, memories, masks, teachers.
+        extra_bytes: Bytes kept beside the networks: importances, anchors, memories, masks, teachers. What the networks
+            have grown by is added where it is recorded.
         networks: The networks that are needed to predict, for the count of parameters.
         rows: `all`, or `last` where only the last row of the accuracy matrix is defined (joint training).
         structure: What a method that changes the network tells of it at the end of the stream, JSON values only:

@@ -118,10 +118,7 @@ def separate(context: Context) -> Built:
     def networks() -> list[torch.nn.Module]:
         return [each.model for each in strategy.strategies]
 
-    def extra() -> int:
-        return sum(t.nbytes for network in networks()[:-1] for t in network.state_dict().values())
-
-    return Built(strategy, logits, extra, networks)
+    return Built(strategy, logits, lambda: 0, networks)
 
 
 def _bytes(dataset: AvalancheDataset | None) -> int:

@@ -52,7 +52,7 @@ METHODS = MethodTable(
             build=f"{_REFERENCES}:separate",
             scenarios=("task",),
             needs_task_label=True,
-            stores="a network an experience",
+            stores="nothing beside its networks, one an experience",
             reference=True,
         ),
         Method(

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, get_args
 
 import cl_ext  # noqa: F401  (the torchvision guard, before avalanche)
 from cl_ext.nn.passes import evaluation_mode
@@ -141,6 +141,11 @@ class ExpertNetwork(MultiTaskModule):
             return newest
         return self.answers(x, self.route(x, task_labels))
 
+    def effective(self, task: int) -> dict[str, Tensor]:
+        """The parameters with which a task's samples are predicted, if they find their expert: its and the gate's."""
+        starts = (f"experts.{self.tasks.index(task)}.", "gate.")
+        return {name: p.detach() for name, p in self.named_parameters() if name.startswith(starts)}
+
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """Makes the experts that the state has before they are read."""
         start = f"{prefix}experts."
@@ -158,14 +163,18 @@ def experts(
 
     Args:
         model: The network; it is copied. Its weights are those with which the first expert begins.
-        form: Of the gate's auto-encoders: "sigmoid" is the paper's, "linear" finds principal subspaces.
+        form: Of the gate's auto-encoders: "sigmoid" is the paper's, "linear" finds principal subspaces by gradient
+            steps, "pca" in closed form.
         extractor: Gives the gate its features, `(B, ...)` to `(B, ...)`; it is copied and never trained. None for the
             samples themselves.
         by_label: Whether task labels choose the experts, in place of the gate.
 
     Raises:
         TypeError: The network grows by itself or asks for task labels.
+        ValueError: There is no such form.
     """
+    if form not in get_args(GateForm):
+        raise ValueError(f"form must be one of {', '.join(map(repr, get_args(GateForm)))}, got {form!r}")
     for name, module in model.named_modules():
         if isinstance(module, DynamicModule):
             raise TypeError(

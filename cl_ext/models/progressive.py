@@ -157,12 +157,16 @@ class ProgressiveNetwork(TaskNetwork):
                 column.laterals[name] = lateral(adapter, reader, earlier, units, generator)
         self.columns.append(column)
 
+    def _index(self, task: int) -> int:
+        """The number of a task's column, from 0."""
+        return self.owners.index(task) if task in self.owners else 0
+
     def forward_single_task(self, x: Tensor, task_label: int) -> Tensor:
         """Logits `(B, K)` of samples of one task."""
         width = 0 if self.training else self.max_class_label  # as in ExpandableNetwork
         if task_label not in self.heads:
             return x.new_full((len(x), max(width, self.heads.width)), float("-inf"))
-        k = self.owners.index(task_label) if task_label in self.owners else 0
+        k = self._index(task_label)
         earlier: list[list[Tensor]] = []
         for index in range(k + 1):
             column = self.column(index)
@@ -176,6 +180,21 @@ class ProgressiveNetwork(TaskNetwork):
         own = self.heads[task_label](hidden[-1])
         added = self.column(k).out(earlier)
         return self.heads.spread(own if added is None else own + added, task_label, width)
+
+    def effective(self, task: int) -> dict[str, Tensor]:
+        """The parameters with which a task's samples are predicted: of its column and those before it, and its head."""
+        columns = self.owners.index(task) + 1 if task in self.owners else 1
+        starts = (*(f"columns.{index}." for index in range(columns)), f"heads.heads.{task}.")
+        return {name: p.detach() for name, p in self.named_parameters() if name.startswith(starts)}
+
+    def effective(self, task: int) -> dict[str, Tensor]:
+        """The parameters with which a task is predicted, by name: its column, those before it, and its head; copies."""
+        used = {f"columns.{index}." for index in range(self._index(task) + 1)} | {f"heads.heads.{task}."}
+        return {
+            name: parameter.detach().clone()
+            for name, parameter in self.named_parameters()
+            if any(name.startswith(start) for start in used)
+        }
 
     def get_extra_state(self) -> Tensor:
         """The columns' tasks, as a tensor: a state holds nothing else."""

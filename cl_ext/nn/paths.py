@@ -98,8 +98,10 @@ class PathFeatures(nn.Module):
         """The active modules of a path (L, N) by layer, each once, in the order of their numbers."""
         return [[self.module(layer, m) for m in sorted(set(row))] for layer, row in enumerate(path.tolist())]
 
-    def forward(self, x: Tensor, path: Tensor) -> Tensor:
-        """Features `(B, D)` of samples `(B, ...)` along a path (L, N)."""
+    def forward(self, x: Tensor, path: Tensor | None = None) -> Tensor:
+        """Features `(B, D)` of samples `(B, ...)` along a path (L, N); None is through the first N modules."""
+        if path is None:
+            path = torch.arange(self.active).expand(len(self.layers), -1)
         h = self.stem(x)
         for modules in self.along(path):
             first, *others = modules

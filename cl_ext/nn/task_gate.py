@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-GateForm = Literal["sigmoid", "linear"]
-"""F and its reconstruction through a sigmoid, ReLU codes, cross-entropy (the paper's); or all linear, squared error."""
+GateForm = Literal["sigmoid", "linear", "pca"]
+"""F and its reconstruction through a sigmoid, ReLU codes, cross-entropy (the paper's); all linear, squared error; or
+the optimum of that in closed form, the principal subspace."""
 _INPUTS = 15
 """Weights that are not zero in a row of a sparse initialisation (Martens 2010)."""
 
@@ -42,7 +43,7 @@ def _sparse(rows: int, columns: int, generator: torch.Generator) -> Tensor:
 
 
 def decoded(features: Tensor, code: GateCode, form: GateForm) -> Tensor:
-    """Returns `V relu(W F + b) + d`, (N, D), before any sigmoid; without the ReLU in the linear form."""
+    """Returns `V relu(W F + b) + d`, (N, D), before any sigmoid; without the ReLU in the linear forms."""
     hidden = functional.linear(features, code.weight, code.bias)
     if form == "sigmoid":
         hidden = hidden.relu()
@@ -65,11 +66,39 @@ def gate_probabilities(errors: Tensor, temperature: float) -> Tensor:
     return (-errors / temperature).softmax(1)
 
 
+def principal_code(features: Tensor, code_size: int) -> GateCode:
+    """The best linear auto-encoder: W = V^T the first C principal directions, d the mean, b = -W d.
+
+    Args:
+        features: F, (N, D).
+        code_size: C; what N or D do not fill stays zero.
+    """
+    values = features.double()
+    mean = values.mean(0)
+    centred = values - mean
+    n, d = centred.shape
+    kept = min(code_size, n, d)
+    if d <= n:
+        directions = torch.linalg.eigh(centred.T @ centred).eigenvectors[:, -kept:].T
+    else:
+        squares, left = torch.linalg.eigh(centred @ centred.T)
+        # a direction without variance is left out, not blown up
+        scales = squares[-kept:].clamp_min(0.0).sqrt()
+        scales = torch.where(scales > 1e-6 * scales[-1], 1.0 / scales, 0.0)
+        directions = (left[:, -kept:] * scales).T @ centred
+    weight = values.new_zeros(code_size, d)
+    weight[:kept] = directions
+    parts = (weight, -(weight @ mean), weight.T.contiguous(), mean)
+    return GateCode(*(part.to(features) for part in parts))
+
+
 def train_gate_code(
     features: Tensor, code_size: int, form: GateForm, learning_rate: float, weight_decay: float, epochs: int,
     batch_size: int, generator: torch.Generator,
 ) -> GateCode:  # fmt: skip
     """Fits an auto-encoder by AdaGrad to the cross-entropy (or half the squared error), summed over features.
+
+    The form "pca" needs no steps: see `principal_code`.
 
     Args:
         features: F, (N, D), as the form has them.

@@ -14,19 +14,13 @@ from cl_ext.nn.divergence import DivergedError
 from cl_ext.nn.parameters import trainable_parameters
 from cl_ext.nn.passes import evaluation_mode, logits
 from cl_ext.nn.selfsupervised import Deviation
-from cl_ext.nn.targets import (
-    KLReduction,
-    TargetMemory,
-    Targets,
-    reduced_divergence,
-    soft_target_divergence,
-)
+from cl_ext.nn.targets import KLReduction, TargetMemory, Targets
 from cl_ext.nn.views import Views, two_views
 from cl_ext.plugins.base import MethodPlugin
 from cl_ext.plugins.checks import check_choice, check_count, check_number
+from cl_ext.plugins.dualnet_fast import FastPhase, further_step
 from cl_ext.plugins.dualnet_features import Consolidation, FeatureUses
 from cl_ext.plugins.dualnet_slow import SlowNorm, SlowPhase
-from cl_ext.plugins.rehearsal import outputs_read
 
 import torch
 from torch import Tensor
@@ -174,17 +168,10 @@ class DualNetPlugin(MethodPlugin):
             owner, feature_lambda, feature_weights, feature_decay, consolidation, drift, n_outer > 0, self.seed
         )
         self.slow.features = self.features
+        self.fast = FastPhase(self.dualnet_lambda, self.temperature, self.kl, self.features)
         self._memory = TargetMemory(self.mem_size, self.task_aware, self.targets, self.seed)
-        self._read: Tensor | None = None
-        self._outputs = 0
         self._trunk: SlowFast | None = None
         self._batch: list[Tensor] = []
-        self._start_epoch()
-
-    def _start_epoch(self) -> None:
-        self.slow.begin()
-        self._totals: dict[str, Tensor] = {}
-        self._steps = 0
 
     def extra_bytes(self) -> int:
         """Returns the memory held beside the network, in bytes: samples, targets, projector, Look-ahead's weights."""
@@ -210,7 +197,7 @@ class DualNetPlugin(MethodPlugin):
         """Records the targets of what is in memory, with the network as it is."""
         trainable_parameters(strategy.model)
         self._trunk = slow_fast_of(strategy.model)
-        self._outputs = 0
+        self.fast.begin_experience()
         self._memory.to(strategy.device)
         self.slow.to(strategy.device)
         self.features.begin(self._trunk, strategy.device)
@@ -224,7 +211,8 @@ class DualNetPlugin(MethodPlugin):
 
     def before_training_epoch(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Starts the epoch's means."""
-        self._start_epoch()
+        self.slow.begin()
+        self.fast.begin()
 
     def before_training_iteration(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Writes the batch into the memory, in the first epoch only, and runs the slow phase."""
@@ -258,31 +246,13 @@ class DualNetPlugin(MethodPlugin):
         if batch is None:
             return
         assert self._trunk is not None
-        z, features = self.features.replay(strategy.model, self._trunk, batch["x"])
-        terms = {"Memory": strategy._criterion(z, batch["y"])}
-        if self.dualnet_lambda > 0.0:
-            terms["Distillation"] = self.dualnet_lambda * self._distillation(strategy, z, batch)
-        if features is not None:
-            terms["Features"] = self.features.loss(features, batch["x"], batch["known"])
-        for name, value in terms.items():
-            strategy.loss = strategy.loss + value
-            self._totals[name] = self._totals.get(name, torch.zeros_like(value)) + value.detach()
-        self._steps += 1
-
-    def _distillation(self, strategy: Any, z: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
-        if self._outputs != z.shape[1]:  # an experience begins, or the head has grown
-            self._outputs = z.shape[1]
-            self._read = outputs_read(strategy._criterion, z)
-        read = None if self._read is None else self._read.index_select(0, batch["y"])
-        kl = soft_target_divergence(z, batch["z_t"], self.temperature, read)
-        classes = self._outputs if read is None else read.sum(1)
-        return reduced_divergence(kl, batch["known"], classes, self.kl)
+        self.fast.add(strategy, self._trunk, batch)
 
     def after_training_iteration(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Makes the fast phase's further steps, once every plugin is through with the first."""
         for _ in range(self.fast_steps - 1):
             strategy.mbatch = list(self._batch)  # other plugins may have added samples of theirs
-            _step(strategy, **kwargs)
+            further_step(strategy, **kwargs)
         self._batch = []
 
     def after_training_epoch(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
@@ -291,7 +261,7 @@ class DualNetPlugin(MethodPlugin):
         Raises:
             DivergedError: if the slow phase's loss is not finite.
         """
-        means = self.slow.means() | {name: float(total) / self._steps for name, total in self._totals.items()}
+        means = self.slow.means() | self.fast.means()
         assert self._trunk is not None
         drift = self.features.drift(self._trunk, lambda: self._memory.sample(len(self._memory)))
         for name, value in (means if drift is None else means | {"FeatureDrift": drift}).items():
@@ -309,19 +279,3 @@ class DualNetPlugin(MethodPlugin):
         self.features.end(self._trunk)
         self._trunk = None
         self.experiences += 1
-
-
-def _step(strategy: Any, **kwargs: Any) -> None:
-    """One more step on the strategy's batch, through all of its callbacks: Avalanche's own sequence."""
-    strategy.optimizer.zero_grad()
-    strategy.loss = strategy._make_empty_loss()
-    strategy._before_forward(**kwargs)
-    strategy.mb_output = strategy.forward()
-    strategy._after_forward(**kwargs)
-    strategy.loss = strategy.loss + strategy.criterion()
-    strategy._before_backward(**kwargs)
-    strategy.backward()
-    strategy._after_backward(**kwargs)
-    strategy._before_update(**kwargs)
-    strategy.optimizer_step()
-    strategy._after_update(**kwargs)

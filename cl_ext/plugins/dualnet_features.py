@@ -121,7 +121,9 @@ class FeatureUses:
         Args:
             z: the slow net's features, (B, D).
             x: the samples, (B, ...).
-            known: which of them were in memory when the experience began, (B,) bool.
+            known: which of them have target logits, (B,) bool. With targets "boundary" those that were in memory when
+                the experience began. With "write" and "boundary_stale" all: in a memory of all tasks those of the
+                present experience too, whose features are held at what the slow net from before it gives for them.
         """
         assert self._old is not None
         assert self.weights is not None
@@ -145,7 +147,8 @@ class FeatureUses:
         """Returns the mean of the features' correlation with what they were at the last experience's end.
 
         Over samples that were in memory then, both networks in eval mode; 1 where nothing has changed but scale and
-        shift. None where there is no earlier network, or nothing that varied.
+        shift. With targets "write" or "boundary_stale" samples that came into a memory of all tasks since count too.
+        None where there is no earlier network, or nothing that varied.
 
         Args:
             trunk: the present network.

@@ -37,7 +37,7 @@ class ExpertGatePlugin(MethodPlugin):
 
     Attributes:
         experiences: how many experiences have been trained on to their end.
-        choices: for each experience but the first, the expert that it began with, how related that is, and whether it
+        history: for each experience but the first, the expert that it began with, how related that is, and whether it
             teaches.
     """
 
@@ -59,7 +59,8 @@ class ExpertGatePlugin(MethodPlugin):
         """Sets the hyper-parameters.
 
         Args:
-            threshold: relatedness above which the most related expert teaches, at most 1; 1 never teaches.
+            threshold: relatedness above which the most related expert teaches, at most 1; at 1 it teaches only where
+                its auto-encoder is the better one even on the new task's samples. To never teach: `lwf_lambda=0`.
             lwf_lambda: strength of the distillation, >= 0.
             temperature: T of the distillation, > 0.
             code_size: C, units of an auto-encoder's code, >= 1; below the number of features to be under-complete.
@@ -87,7 +88,7 @@ class ExpertGatePlugin(MethodPlugin):
         self.gate_weight_decay = check_number(owner, "gate_weight_decay", gate_weight_decay, 0.0)
         self.validation = check_number(owner, "validation", validation, 0.0, 0.9, above=True)
         self.seed = check_count(owner, "seed", seed, low=0)
-        self.choices: list[dict[str, Any]] = []
+        self.history: list[dict[str, Any]] = []
         self._bytes = 0
         self._teacher: Teacher | None = None
         self._layout: Layout = []
@@ -106,13 +107,13 @@ class ExpertGatePlugin(MethodPlugin):
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the state between two experiences; the network's own state has experts and auto-encoders."""
-        return super().state_dict() | {"bytes": self._bytes, "choices": [dict(choice) for choice in self.choices]}
+        return super().state_dict() | {"bytes": self._bytes, "history": [dict(choice) for choice in self.history]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores what `state_dict` gave; hyper-parameters are the constructor's, not part of it."""
         super().load_state_dict(state)
         self._bytes = int(state["bytes"])
-        self.choices = [dict(choice) for choice in state["choices"]]
+        self.history = [dict(choice) for choice in state["history"]]
         self._teacher = None
 
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
@@ -198,7 +199,7 @@ class ExpertGatePlugin(MethodPlugin):
         source = int(related.argmax())
         value = float(related[source])
         teaches = value > self.threshold and self.lwf_lambda > 0.0 and len(strategy.model.classes(source)) > 1
-        self.choices.append({"expert": source, "relatedness": value, "teaches": teaches})
+        self.history.append({"expert": source, "relatedness": value, "teaches": teaches})
         self.publish(strategy, "Relatedness", value)
         self.publish(strategy, "Expert", float(source))
         self.publish(strategy, "Teaches", float(teaches))

@@ -162,6 +162,11 @@ class MaskedPlugin(ExpandablePlugin):
         self.begin(strategy)
         strategy.optimizer.state.clear()  # momentum of another task's steps
 
+    def after_backward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Takes away the gradients of what is held, so that clipping and the like do not see them."""
+        if self._hold is not None:
+            self._hold.mask_gradients()
+
     def after_update(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Puts back what the optimizer must not move."""
         if self._hold is not None:

@@ -46,7 +46,7 @@ class PNNPlugin(TaskPlugin):
         self._bytes = 0
 
     def extra_bytes(self) -> int:
-        """Returns the bytes of all columns and heads but the newest, and of the initial weights."""
+        """Returns the bytes of the initial weights, with which columns begin; the columns are the network."""
         return self._bytes
 
     def state_dict(self) -> dict[str, Any]:
@@ -83,8 +83,7 @@ class PNNPlugin(TaskPlugin):
                 parameter.requires_grad_(False)
                 parameter.grad = None
         train_all(strategy)
-        held = [tensor for module in (*earlier, model.initial) for tensor in module.state_dict().values()]
-        self._bytes = sum(tensor.nbytes for tensor in held)
+        self._bytes = sum(tensor.nbytes for tensor in model.initial.buffers())
 
     def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Publishes the network's size."""

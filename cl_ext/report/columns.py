@@ -99,7 +99,7 @@ COLUMNS: tuple[Column, ...] = (
     *(_measure(metric) for metric in METRICS.values()),
     _cost("cost_relative", "Cost", "x naive", "train_cpu_seconds / mean train_cpu_seconds of naive", ratio, "terminal"),
     _cost("cpu_seconds", "CPU time", "s", "CPU seconds of the whole cell", seconds, "report"),
-    _cost("extra_bytes", "Extra memory", "", "bytes the method keeps beside the network", size, "terminal"),
+    _cost("extra_bytes", "Extra memory", "", "bytes the method keeps beside the network, and those that its network has grown by", size, "terminal"),
     _cost("parameters", "Parameters", "", "parameters of the network at the end", count, "report"),
     _cost("parameters_nonzero", "Non-zero", "", "parameters of the network at the end that are not 0", count),
     _cost("steps", "Steps", "", "optimizer steps", count, "report"),

@@ -6,7 +6,7 @@ import resource
 import sys
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -97,8 +97,8 @@ def make_stream(cell: CellSpec, options: CellOptions) -> Any:
     return build_stream(StreamSpec(**fields, scenario=cell.scenario, seed=cell.seed), data_root=options.data_root)
 
 
-def build_method(cell: CellSpec, benchmark: Any, recorder: Recorder) -> Built:
-    """Equips the strategy of a cell's method."""
+def build_method(cell: CellSpec, benchmark: Any, recorder: Recorder) -> tuple[Built, int]:
+    """Equips the strategy of a cell's method; returns it, and the bytes of the study's network."""
     method = METHODS[cell.method]
     module, _, function = method.build.partition(":")
     context = Context(
@@ -111,7 +111,7 @@ def build_method(cell: CellSpec, benchmark: Any, recorder: Recorder) -> Built:
         observers=recorder.plugins(),
     )
     built: Built = getattr(import_module(module), function)(context, **cell.hyperparameters)
-    return built
+    return built, _bytes([context.model()])
 
 
 def _train(cell: CellSpec, options: CellOptions) -> dict[str, Any]:
@@ -119,7 +119,7 @@ def _train(cell: CellSpec, options: CellOptions) -> dict[str, Any]:
     experiences = len(benchmark.train_stream)
     recorder = Recorder(cell.evaluation)
     _seed(cell.seed)
-    built = build_method(cell, benchmark, recorder)
+    built, network_bytes = build_method(cell, benchmark, recorder)
     # what a method draws while it is built must not move the draws of its training: common random numbers
     _seed(cell.seed)
     evaluator = Evaluator(benchmark, METHODS[cell.method].needs_task_label, torch.device(cell.device))
@@ -127,7 +127,7 @@ def _train(cell: CellSpec, options: CellOptions) -> dict[str, Any]:
 
     undefined = [math.nan] * experiences
     rows = [evaluator(built)]
-    sizes = [_size(built, 0, 0.0)]
+    sizes = [_size(built, network_bytes, 0, 0.0)]
     wall, cpu = time.perf_counter(), time.process_time()
     evaluation_wall = evaluation_cpu = 0.0
     # third parties' strategies need not know it where it is not asked for
@@ -141,7 +141,7 @@ def _train(cell: CellSpec, options: CellOptions) -> dict[str, Any]:
         at = time.perf_counter(), time.process_time()
         trained = at[1] - cpu - evaluation_cpu - recorder.evaluation_seconds[1]
         rows.append(evaluator(built) if built.rows == "all" or last else (undefined, undefined))
-        sizes.append(_size(built, index + 1, trained))
+        sizes.append(_size(built, network_bytes, index + 1, trained))
         evaluation_wall += time.perf_counter() - at[0]
         evaluation_cpu += time.process_time() - at[1]
         known = [accuracy for accuracy in rows[-1][0][: index + 1] if not math.isnan(accuracy)]
@@ -169,10 +169,20 @@ def _train(cell: CellSpec, options: CellOptions) -> dict[str, Any]:
     }
 
 
-def _size(built: Built, experience: int, trained: float) -> dict[str, Any]:
-    """What a method holds after an experience, 0 before the first, and the CPU seconds of training until then."""
-    held = {"extra_bytes": int(built.extra_bytes()), "train_cpu_seconds": trained}
-    return {"experience": experience, **capacity(built.networks()), **held}
+def _size(built: Built, network_bytes: int, experience: int, trained: float) -> dict[str, Any]:
+    """What a method holds after an experience, 0 before the first, and the CPU seconds of training until then.
+
+    Extra bytes are what the method keeps beside its networks, and what these have more than the study's network.
+    """
+    networks = built.networks()
+    extra = int(built.extra_bytes()) + max(0, _bytes(networks) - network_bytes)
+    return {
+        "experience": experience, **capacity(networks), "extra_bytes": extra, "train_cpu_seconds": trained,
+    }  # fmt: skip
+
+
+def _bytes(networks: Iterable[torch.nn.Module]) -> int:
+    return sum(parameter.nbytes for network in networks for parameter in network.parameters())
 
 
 def _seed(seed: int) -> None:

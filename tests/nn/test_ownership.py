@@ -121,4 +121,4 @@ def test_a_step_of_nan_leaves_held_entries_as_they_are() -> None:
 
 
 def test_bytes_are_those_of_anchor_and_mask() -> None:
-    assert Hold([nn.Parameter(torch.ones(3, 5))], [None]).extra_bytes() == 15 * 4 + 15
+    assert Hold([nn.Parameter(torch.ones(3, 5))], [None]).extra_bytes() == 15 * 4 + 15 * 4

@@ -82,11 +82,12 @@ def test_outputs_of_active_modules_are_summed() -> None:
     network = pathnet(_cnn(), modules=4, active=2).eval()
     features = _features(network)
     x = torch.randn(4, 1, 8, 8)
-    first, second = features.layers  # type: ignore[misc]
+    first, second = features.layers
     h = first[3](x) + first[1](x)  # type: ignore[index]
     z = second[2](h)  # type: ignore[index]
     path = torch.tensor([[3, 1], [2, 2]])  # a module that is named twice is active once
     assert torch.allclose(features(x, path), z, atol=1e-6)
+    assert torch.equal(features(x), features(x, torch.tensor([[0, 1], [1, 0]])))  # the first two of each layer
     assert not torch.allclose(features(x, path), second[2](h) * 2)  # type: ignore[index]
 
 
@@ -110,11 +111,11 @@ def test_the_active_modules_have_as_many_units_as_the_layer() -> None:
     assert features.shape == (2, 2, 5)
     conv, linear = features.module(0, 4)[0], features.module(1, 4)[0]
     assert conv.weight.shape == (3, 1, 3, 3)
-    assert features.module(0, 4)[1].num_features == 3  # type: ignore[union-attr]
+    assert features.module(0, 4)[1].num_features == 3
     assert linear.weight.shape == (4, 3 * 16)
     assert network.heads.template_weight.shape == (5, 4)
-    weights = [features.module(1, m)[0].weight for m in range(5)]
-    assert all(not torch.equal(a, b) for a, b in zip(weights, weights[1:], strict=False))
+    weights: list[Any] = [features.module(1, m)[0].weight for m in range(5)]
+    assert all(not torch.equal(weights[m], weights[m + 1]) for m in range(4))
     assert 0.9 / 48**0.5 < torch.stack(weights).abs().max() <= 1 / 48**0.5  # as nn.Linear begins
 
 
@@ -149,12 +150,12 @@ def test_a_module_that_rests_leaves_its_statistics() -> None:
 
 
 def test_weights_that_a_user_froze_are_not_drawn_again() -> None:
-    module = _features(pathnet(_cnn(), 1, 1)).module(1, 0)
-    weight, bias = module[0].weight.clone(), module[0].bias.clone()  # type: ignore[union-attr, operator]
-    module[0].weight.requires_grad_(False)  # type: ignore[union-attr]
+    module: Any = _features(pathnet(_cnn(), 1, 1)).module(1, 0)
+    weight, bias = module[0].weight.clone(), module[0].bias.clone()
+    module[0].weight.requires_grad_(False)
     module.redraw(_generator())
-    assert torch.equal(module[0].weight, weight)  # type: ignore[arg-type]
-    assert not torch.equal(module[0].bias, bias)  # type: ignore[arg-type]
+    assert torch.equal(module[0].weight, weight)
+    assert not torch.equal(module[0].bias, bias)
 
 
 def test_the_effective_weights_are_those_on_the_path() -> None:
@@ -185,7 +186,7 @@ def test_impossible_numbers_are_one_sentence(arguments: dict[str, Any], error: t
 def test_what_is_no_chain_is_one_sentence() -> None:
     with pytest.raises(TypeError, match="is a BasicBlock"):
         pathnet(build_network(NetworkSpec("resnet18", width=2), (1, 8, 8), 4))
-    with pytest.raises(TypeError, match="pathnet takes an nn.Sequential"):
+    with pytest.raises(TypeError, match=r"pathnet takes an nn\.Sequential"):
         pathnet(nn.Linear(3, 2))
 
 

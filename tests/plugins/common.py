@@ -176,7 +176,7 @@ CASES = [
         HATPlugin,
         {"hat_lambda": 0.1, "s_max": 50.0},
         None,
-        copies=3.0,
+        copies=4.0,
         prepare=expandable,
         kind="nc-tasks",
         refuses=NO_TASK | {"frozen": "no trainable parameters"},

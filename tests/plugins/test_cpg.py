@@ -88,7 +88,7 @@ class _NoHold(CPGPlugin):
         super().hold()
         self._masked, self._hold = self._hold, None
 
-    def before_update(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+    def after_backward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         masked: Hold | None = self._masked
         if masked is not None:
             masked.mask_gradients()

@@ -11,6 +11,7 @@ from cl_ext.nn.task_gate import (
     GateCode,
     TaskGate,
     gate_probabilities,
+    principal_code,
     reconstruction_errors,
     relatedness,
     train_gate_code,
@@ -133,12 +134,12 @@ def test_relatedness_is_measured_on_held_out_samples_of_the_new_task() -> None:
     assert len(aside) == 20
     features = model.gate.features(own[aside])
     errors = [reconstruction_errors(features, model.gate.code(k), "sigmoid").mean().item() for k in (0, 1)]
-    assert plugin.choices[0]["relatedness"] == pytest.approx(1 - (errors[0] - errors[1]) / errors[1], rel=1e-5)
+    assert plugin.history[0]["relatedness"] == pytest.approx(1 - (errors[0] - errors[1]) / errors[1], rel=1e-5)
 
 
 def test_the_most_related_expert_is_the_source_and_the_threshold_decides() -> None:
     """The last task is the first again: related by nearly one, the middle one is not."""
-    chosen = [trained({"threshold": threshold}, mirrored=True).plugins[0].choices for threshold in (0.5, 1.0)]
+    chosen = [trained({"threshold": threshold}, mirrored=True).plugins[0].history for threshold in (0.5, 1.0)]
     for choices, teaches in zip(chosen, (True, False), strict=True):
         assert choices[1]["expert"] == 0
         assert choices[1]["relatedness"] > 0.5
@@ -175,6 +176,17 @@ def test_a_linear_auto_encoder_reaches_the_error_of_pca(code_size: int) -> None:
     optimum = torch.linalg.svdvals(centred)[code_size:].square().sum().item() / len(x)
     found = reconstruction_errors(x, code, "linear").mean().item()
     assert optimum - 1e-9 <= found <= 1.001 * optimum
+
+
+@pytest.mark.parametrize(("samples", "code_size"), [(60, 2), (60, 6), (60, 9), (4, 3), (4, 5), (1, 2)])
+def test_the_closed_form_is_the_error_of_pca(samples: int, code_size: int) -> None:
+    """More samples than features, and fewer; codes that samples or features do not fill."""
+    x = torch.randn(samples, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 0.3
+    code = principal_code(x, code_size)
+    optimum = torch.linalg.svdvals(x - x.mean(0))[code_size:].square().sum().item() / samples
+    found = reconstruction_errors(x, code, "pca").mean().item()
+    assert found == pytest.approx(optimum, rel=1e-8, abs=1e-10)
+    assert code.weight.shape == (code_size, 6)
 
 
 def test_the_sigmoid_forms_equations() -> None:
@@ -234,7 +246,7 @@ def test_earlier_experts_and_their_answers_are_exact(adam: bool, threshold: floa
             answers.append(model.experts[0](x))
 
     runner = trained({"threshold": threshold}, adam=adam, make=normed, after=look)
-    assert [choice["teaches"] for choice in runner.plugins[0].choices] == [threshold < 0] * 2
+    assert [choice["teaches"] for choice in runner.plugins[0].history] == [threshold < 0] * 2
     for k in range(TASKS - 1):
         names = [name for name in states[k] if name.startswith((f"experts.{k}.", f"gate.codes.{k}|"))]
         assert len(names) > 8
@@ -245,7 +257,7 @@ def test_earlier_experts_and_their_answers_are_exact(adam: bool, threshold: floa
 # ---- E5, E7: the gate ----
 
 
-@pytest.mark.parametrize("form", ["sigmoid", "linear"])
+@pytest.mark.parametrize("form", ["sigmoid", "linear", "pca"])
 def test_tasks_in_disjoint_subspaces_are_told_apart(form: Any) -> None:
     model: Any = trained({"gate_epochs": 60, "code_size": 8}, form=form).model
     x, y = subspaces(20, 2)
@@ -323,7 +335,7 @@ class Penalty(SupervisedPlugin):
             return
         own = functional.cross_entropy(strategy.mb_output, strategy.mb_y)
         self.values.append(float(strategy.loss.detach() - own.detach()))
-        classes = strategy.model.classes(plugin.choices[-1]["expert"])
+        classes = strategy.model.classes(plugin.history[-1]["expert"])
         with torch.no_grad():
             z, z_t = strategy.mb_output[:, classes] / 2, plugin.teacher.network(strategy.mb_x)[:, classes] / 2
             self.divergences.append(float(functional.kl_div(z.log_softmax(1), z_t.softmax(1), reduction="batchmean")))
@@ -340,7 +352,7 @@ def test_the_distillation_is_there_and_its_teacher_stands_still() -> None:
     for part in (watch.divergences[:half], watch.divergences[half:]):
         assert part[0] == pytest.approx(0.0, abs=1e-6)  # a copy of its teacher
         assert max(part) > 1e-4
-    source = runner.plugins[0].choices[1]["expert"]
+    source = runner.plugins[0].history[1]["expert"]
     kept = runner.model.experts[source].state_dict()
     assert all(torch.equal(watch.teachers[-1][name], kept[name]) for name in kept)
     assert runner.plugins[0].teacher is None
@@ -355,8 +367,8 @@ def test_the_distillation_is_that_of_the_teachers_own_classes() -> None:
         def before_backward(self, strategy: Any, **kwargs: Any) -> None:
             plugin = strategy.plugins[0]
             if plugin.teacher is not None:
-                classes = strategy.model.classes(plugin.choices[-1]["expert"])
-                source = copy.deepcopy(strategy.model.experts[plugin.choices[-1]["expert"]]).eval()
+                classes = strategy.model.classes(plugin.history[-1]["expert"])
+                source = copy.deepcopy(strategy.model.experts[plugin.history[-1]["expert"]]).eval()
                 with torch.no_grad():
                     z, z_t = strategy.mb_output[:, classes], source(strategy.mb_x)[:, classes]
                     kd = -((z_t / 2).softmax(1) * (z / 2).log_softmax(1)).sum(1).mean()
@@ -469,6 +481,8 @@ def test_its_bytes_are_experts_but_the_newest_and_auto_encoders() -> None:
 def test_refusals_are_one_sentence() -> None:
     with pytest.raises(TypeError, match="asks for no task label; this Growing has a IncrementalClassifier at 'head'"):
         experts(common.Growing())
+    with pytest.raises(ValueError, match="form must be one of 'sigmoid', 'linear', 'pca', got 'deep'"):
+        experts(network(), "deep")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="needs a network of experts"):
         common.run([ExpertGatePlugin(**SMALL)])
     with pytest.raises(

@@ -75,6 +75,7 @@ def test_sizes_are_recorded_before_and_after_each_experience(finished):
         assert [size["parameters"] for size in record["sizes"]] == parameters
         assert all(0 < size["nonzero"] <= size["parameters"] for size in record["sizes"])
         assert record["costs"]["parameters"] == parameters[-1]
+        assert [size["extra_bytes"] for size in record["sizes"]] == [4 * (count - one) for count in parameters]
         seconds = [size["train_cpu_seconds"] for size in record["sizes"]]
         assert seconds == sorted(seconds)
         assert seconds[-1] == pytest.approx(record["costs"]["train_cpu_seconds"], rel=0.05, abs=0.02)
