@@ -69,13 +69,13 @@ def hyper_parameters(pairs: list[str]) -> dict[str, Any]:
 
 def one_seed(arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
     """Returns AUROCs by task, DEN's parameters relative to the single-task networks', its history, and CPU seconds."""
-    data = load_dataset("mnist", arguments.data_root)
+    data = load_dataset(arguments.dataset, arguments.data_root)
     benchmark = one_against_the_rest(variation(data, seed, tuple(size // arguments.fraction for size in SIZES)))
     train = list(benchmark.train_stream)[: arguments.tasks]
     test = list(getattr(benchmark, f"{arguments.part}_stream"))[: arguments.tasks]
     epochs = max(1, round(arguments.iterations / math.ceil(len(train[0].dataset) / BATCH)))
     torch.manual_seed(seed)
-    base = build_network(NetworkSpec("mlp", hidden=HIDDEN), (1, 28, 28), 2 * len(train))
+    base = build_network(NetworkSpec("mlp", hidden=HIDDEN), data.x_train.shape[1:], 2 * len(train))
     given = hyper_parameters(arguments.set)
     plugin, den = DENPlugin(**given, seed=seed), expandable(base)
     start, first = time.process_time(), []
@@ -128,6 +128,7 @@ def main() -> None:
     """Runs the seeds and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-root", type=Path)
+    parser.add_argument("--dataset", default="mnist", help="grey images")
     parser.add_argument("--seeds", default="0-2")
     parser.add_argument("--part", choices=("validation", "test"), default="test", help="what is measured on")
     parser.add_argument("--iterations", type=int, default=1000, help="of a phase, rounded to whole epochs")

@@ -1,5 +1,6 @@
 """The scripts run as their first lines say."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -45,3 +46,15 @@ def test_ablation_prints_differences_seed_by_seed(tmp_path):
     done = script("ablation", tmp_path / "nowhere.yaml", "--out", tmp_path / "b")
     assert done.returncode == 2
     assert "there is no such file" in done.stderr
+
+
+def test_den_on_turned_digits_over_noise(tmp_path):
+    """On the embedded digits, a few iterations: that it runs and counts, not how well it does."""
+    options = ("--dataset", "digits", "--fraction", 60, "--tasks", 2, "--iterations", 2, "--seeds", "0-1")
+    done = script("den_mnist_variation", *options, "--set", "tau=-1.0", "k=5", "--out", tmp_path / "found.json")
+    assert done.returncode == 0, done.stderr
+    assert "difference" in done.stdout
+    first, second = json.loads((tmp_path / "found.json").read_text())
+    assert [len(first[name]) for name in ("den", "den_at_first", "single")] == [2, 2, 2]
+    assert all(0 <= area <= 1 for area in (*first["den"], *second["single"]))
+    assert 0.5 < first["relative"]["all"] < 0.6  # one network of 312-128 and five units a layer, of two

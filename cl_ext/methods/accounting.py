@@ -68,7 +68,7 @@ def structure(model: nn.Module, holders: Iterable[Any]) -> dict[str, Any]:
 
     Args:
         model: The network.
-        holders: Plugins; one that keeps a `history`, a list with a dictionary a task, tells it.
+        holders: Plugins; one that keeps a `history` or `decisions`, a list with a dictionary a task, tells it.
 
     Returns:
         `units` (see `cl_ext.nn.capacity.unit_use`) of an expandable chain that has been trained, `history` where there
@@ -78,7 +78,7 @@ def structure(model: nn.Module, holders: Iterable[Any]) -> dict[str, Any]:
     if isinstance(model, ExpandableNetwork) and model.tasks and model.is_chain:
         found["units"] = unit_use(model)
     for holder in holders:
-        history = getattr(holder, "history", None)
+        history = getattr(holder, "history", None) or getattr(holder, "decisions", None)
         if isinstance(history, list) and history:
             found["history"] = history
     return found

@@ -182,19 +182,9 @@ class ProgressiveNetwork(TaskNetwork):
         return self.heads.spread(own if added is None else own + added, task_label, width)
 
     def effective(self, task: int) -> dict[str, Tensor]:
-        """The parameters with which a task's samples are predicted: of its column and those before it, and its head."""
-        columns = self.owners.index(task) + 1 if task in self.owners else 1
-        starts = (*(f"columns.{index}." for index in range(columns)), f"heads.heads.{task}.")
+        """The parameters with which a task's samples are predicted, by name: its column, those before it, its head."""
+        starts = (*(f"columns.{index}." for index in range(self._index(task) + 1)), f"heads.heads.{task}.")
         return {name: p.detach() for name, p in self.named_parameters() if name.startswith(starts)}
-
-    def effective(self, task: int) -> dict[str, Tensor]:
-        """The parameters with which a task is predicted, by name: its column, those before it, and its head; copies."""
-        used = {f"columns.{index}." for index in range(self._index(task) + 1)} | {f"heads.heads.{task}."}
-        return {
-            name: parameter.detach().clone()
-            for name, parameter in self.named_parameters()
-            if any(name.startswith(start) for start in used)
-        }
 
     def get_extra_state(self) -> Tensor:
         """The columns' tasks, as a tensor: a state holds nothing else."""

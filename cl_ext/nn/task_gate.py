@@ -110,9 +110,10 @@ def train_gate_code(
         batch_size: samples of a step.
         generator: draws the initial weights and the order of the samples; on the CPU.
     """
-    code = GateCode(
-        *(part.requires_grad_() for part in GateCode.drawn(features.shape[1], code_size, generator, features))
-    )
+    if form == "pca":
+        return principal_code(features, code_size)
+    drawn = GateCode.drawn(features.shape[1], code_size, generator, features)
+    code = GateCode(*(part.requires_grad_() for part in drawn))
     groups = [
         {"params": [code.weight, code.decoder], "weight_decay": weight_decay},
         {"params": [code.bias, code.decoder_bias], "weight_decay": 0.0},

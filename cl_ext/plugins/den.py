@@ -49,7 +49,8 @@ class DENPlugin(ExpandablePlugin):
     that map 0 to 0. Batch norm is each task's own.
 
     Attributes:
-        history: a task each: its label `task`, the mean training `loss` before growth (None for the first task),
+        history: a task each: its label `task`, whether its sparse head read any unit (`head_reads`; if not, all were
+            selected), the mean training `loss` before growth (None for the first task),
             whether it `grew`, and `layers`: by hidden layer the units `selected`, `added`, `split` and there at the end
             (`units`), and the largest `drift`.
     """
@@ -169,8 +170,8 @@ class DENPlugin(ExpandablePlugin):
         with evaluation_mode(network.features):
             sparse = Rules([head.weight], self.l2, shrink=rules.shrinking([head.weight], self.mu))
             self._run(strategy, self.head_share, list(head.parameters()), sparse)
-        chosen, _ = phases.select(stages, head, self.eps)
-        self._begin_record(task, stages, [int(units.sum()) for units in chosen])
+        chosen, read = phases.select(stages, head, self.eps)
+        self._begin_record(task, stages, [int(units.sum()) for units in chosen], read)
         self._rules = Rules(weights, self.l2, hold=rules.hold_unselected(network, stages, head, chosen))
         self._count_bytes()
 
@@ -190,10 +191,12 @@ class DENPlugin(ExpandablePlugin):
                     "and split, so that none can be frozen"
                 )
 
-    def _begin_record(self, task: int, stages: Sequence[Stage], selected: Sequence[int]) -> None:
+    def _begin_record(
+        self, task: int, stages: Sequence[Stage], selected: Sequence[int], head_reads: bool = True
+    ) -> None:
         layers = {stage.name: {"selected": count, "added": 0, "split": 0, "drift": 0.0, "units": stage.units}
                   for stage, count in zip(stages, selected, strict=True)}  # fmt: skip
-        self.history.append({"task": task, "loss": None, "grew": False, "layers": layers})
+        self.history.append({"task": task, "head_reads": head_reads, "loss": None, "grew": False, "layers": layers})
 
     def _note(self, quantity: str, values: Sequence[float]) -> None:
         for layer, value in zip(self.history[-1]["layers"].values(), values, strict=True):

@@ -21,7 +21,7 @@ PARTS = ("train", "validation", "test")
 SIZES = (1000, 200, 5000)
 """Samples of each class in the paper's parts."""
 BRIGHTEST = 127
-"""Grey value of the brightest noise: with 255, as bright as the digits, an MLP learns little from 1,000 images a class."""
+"""The brightest noise: with 255, as bright as the digits, an MLP learns little from 1,000 images a class."""
 
 
 def turned_on_noise(x: np.ndarray, random: np.random.RandomState) -> np.ndarray:

@@ -1,7 +1,8 @@
 """Extra bytes are what a method has to keep: counted by hand."""
 
 import cl_ext  # noqa: F401
-from cl_ext.methods.accounting import held_bytes, sample_bytes
+from cl_ext.methods.accounting import held_bytes, sample_bytes, structure
+from cl_ext.models.expandable import expandable
 from cl_ext.streams import StreamSpec, build_stream
 
 import torch
@@ -35,3 +36,22 @@ def test_a_stored_sample_is_counted_as_it_is_trained_on():
     plugin = EWCPlugin(1.0)
     plugin.memory = dataset.subset(range(20))
     assert held_bytes([plugin], without=nn.Linear(1, 1)) == 20 * (64 * 4 + 8)
+
+
+class _Telling:
+    def __init__(self, **told):
+        vars(self).update(told)
+
+
+def test_what_a_method_tells_of_its_network():
+    """Units of a trained chain; a plugin's own account of its tasks, under either name; nothing of other networks."""
+    plain = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    assert structure(plain, [_Own()]) == {}
+    network = expandable(plain)
+    assert structure(network, []) == {}
+    network.heads.add(0, [0, 1])
+    with torch.no_grad():
+        network.features[0].weight[1] = 0
+    told = structure(network, [_Own(), _Telling(decisions=[{"task": 0, "ratio": 0.5}])])
+    assert told == {"units": {"0": [[1.0, 0.0, 1.0, 1.0]]}, "history": [{"task": 0, "ratio": 0.5}]}
+    assert structure(plain, [_Telling(history=[{"task": 0}])]) == {"history": [{"task": 0}]}

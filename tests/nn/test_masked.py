@@ -143,7 +143,14 @@ def test_a_saved_network_reads_as_before_without_the_plugin() -> None:
 
 def test_resting_norms_put_flags_back_after_an_error() -> None:
     features = _features()
-    with pytest.raises(RuntimeError), resting_norms(features):
-        assert not features[1].training
-        raise RuntimeError
+    seen = []
+
+    def fail() -> None:
+        with resting_norms(features):
+            seen.append(features[1].training)
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert seen == [False]
     assert features[1].training

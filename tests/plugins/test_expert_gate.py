@@ -182,7 +182,8 @@ def test_a_linear_auto_encoder_reaches_the_error_of_pca(code_size: int) -> None:
 def test_the_closed_form_is_the_error_of_pca(samples: int, code_size: int) -> None:
     """More samples than features, and fewer; codes that samples or features do not fill."""
     x = torch.randn(samples, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 0.3
-    code = principal_code(x, code_size)
+    code = train_gate_code(x, code_size, "pca", 0.1, 0.0, 1, 8, torch.Generator())
+    assert all(torch.equal(a, b) for a, b in zip(code, principal_code(x, code_size), strict=True))
     optimum = torch.linalg.svdvals(x - x.mean(0))[code_size:].square().sum().item() / samples
     found = reconstruction_errors(x, code, "pca").mean().item()
     assert found == pytest.approx(optimum, rel=1e-8, abs=1e-10)
