@@ -78,11 +78,13 @@ def principal_code(features: Tensor, code_size: int) -> GateCode:
     centred = values - mean
     n, d = centred.shape
     kept = min(code_size, n, d)
+    # a direction without variance is left out: it could be one of another task
     if d <= n:
-        directions = torch.linalg.eigh(centred.T @ centred).eigenvectors[:, -kept:].T
+        squares, right = torch.linalg.eigh(centred.T @ centred)
+        there = squares[-kept:] > 1e-12 * squares[-1]
+        directions = right[:, -kept:].T * there[:, None]
     else:
         squares, left = torch.linalg.eigh(centred @ centred.T)
-        # a direction without variance is left out, not blown up
         scales = squares[-kept:].clamp_min(0.0).sqrt()
         scales = torch.where(scales > 1e-6 * scales[-1], 1.0 / scales, 0.0)
         directions = (left[:, -kept:] * scales).T @ centred
