@@ -23,7 +23,7 @@ from cl_ext._avalanche_quiet import QuietEvaluation
 from cl_ext.methods import METHODS
 from cl_ext.metrics.auroc import auroc
 from cl_ext.models import NetworkSpec, build_network
-from cl_ext.models.expandable import expandable
+from cl_ext.models.expansion import expandable
 from cl_ext.nn.capacity import capacity
 from cl_ext.plugins import DENPlugin
 from cl_ext.report.statistics import summarize

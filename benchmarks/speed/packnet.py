@@ -15,7 +15,7 @@ from typing import Any
 
 import cl_ext  # noqa: F401
 from cl_ext._avalanche_quiet import QuietEvaluation
-from cl_ext.models.expandable import expandable
+from cl_ext.models.expansion import expandable
 from cl_ext.plugins import CPGPlugin, PackNetPlugin
 from cl_ext.streams import BatchedLoading
 

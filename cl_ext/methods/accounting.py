@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import cl_ext  # noqa: F401  (the torchvision guard, before avalanche)
-from cl_ext.models.expandable import ExpandableNetwork
+from cl_ext.models.expansion import ExpandableNetwork
 from cl_ext.nn.capacity import unit_use
 
 from avalanche.benchmarks.utils.data import AvalancheDataset

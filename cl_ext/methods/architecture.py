@@ -1,14 +1,13 @@
 """How this package's architecture methods are built: their own network made of the study's, and one plugin."""
 
-
 import cl_ext  # noqa: F401  (the torchvision guard, before avalanche)
 from cl_ext.methods.avalanche import need_full_head
 from cl_ext.methods.context import Built, Context
-from cl_ext.models.expandable import ExpandableNetwork, expandable
-from cl_ext.models.experts import experts
+from cl_ext.models.columns import progressive
+from cl_ext.models.expansion import ExpandableNetwork, expandable
+from cl_ext.models.expert_network import experts
 from cl_ext.models.growable import Body
-from cl_ext.models.pathnet import pathnet as make_pathnet
-from cl_ext.models.progressive import progressive
+from cl_ext.models.modular import pathnet as make_pathnet
 from cl_ext.nn.lateral import Adapter
 from cl_ext.nn.splitting import Outgoing
 from cl_ext.nn.task_gate import GateForm

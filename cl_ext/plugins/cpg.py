@@ -7,7 +7,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cl_ext.models.expandable import ExpandableNetwork
+from cl_ext.models.expansion import ExpandableNetwork
 from cl_ext.nn.holdout import split
 from cl_ext.nn.phases import run_epochs, run_iterations, train_all
 from cl_ext.nn.picking import Picks, mask_rate

@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from cl_ext.models.expandable import ExpandableNetwork
+from cl_ext.models.expansion import ExpandableNetwork
 from cl_ext.nn.holdout import accuracy
 from cl_ext.nn.passes import preserved_random_state
 from cl_ext.nn.scheme import Scheme

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from cl_ext.models.expandable import ExpandableNetwork
+from cl_ext.models.expansion import ExpandableNetwork
 from cl_ext.nn.growth import append_units, drawn, drawn_rows
 from cl_ext.nn.masked import MaskedScheme
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from cl_ext.models.expandable import ExpandableNetwork
+from cl_ext.models.expansion import ExpandableNetwork
 from cl_ext.nn.chain import Stage
 from cl_ext.nn.growth import append_units, drawn, drawn_rows, keep_units, silent_units
 from cl_ext.nn.heads import Head

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cl_ext._batches import Plan
-from cl_ext.models.experts import ExpertNetwork
+from cl_ext.models.expert_network import ExpertNetwork
 from cl_ext.nn.distillation import Layout, Teacher, grouped_distillation, layout
 from cl_ext.nn.holdout import held_out
 from cl_ext.nn.passes import labelled_batches, preserved_random_state
@@ -33,7 +33,7 @@ class ExpertGatePlugin(MethodPlugin):
 
         L + lwf_lambda KD,    KD = -(1/B) sum_n sum_{c of a} softmax(z_a / T)_nc log softmax(z / T)_nc
 
-    Earlier experts are frozen. Needs a network that `cl_ext.models.experts.experts` has made, and no task labels.
+    Earlier experts are frozen. Needs a network that `cl_ext.models.experts` has made, and no task labels.
 
     Attributes:
         experiences: how many experiences have been trained on to their end.
@@ -155,7 +155,7 @@ class ExpertGatePlugin(MethodPlugin):
         model = strategy.model
         if not isinstance(model, ExpertNetwork):
             raise TypeError(
-                f"{type(self).__name__} needs a network of experts, which cl_ext.models.experts.experts(model) makes "
+                f"{type(self).__name__} needs a network of experts, which cl_ext.models.experts(model) makes "
                 f"of yours; it was given a {type(model).__name__}"
             )
         if not any(parameter.requires_grad for parameter in model.experts[-1].parameters()):

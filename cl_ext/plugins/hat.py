@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import cl_ext  # noqa: F401  (the torchvision guard, before avalanche)
-from cl_ext.models.expandable import ExpandableNetwork
+from cl_ext.models.expansion import ExpandableNetwork
 from cl_ext.nn.gated import Gated
 from cl_ext.nn.gates import UpdateMask, compensation, gate, slope, update_masks, used_share
 from cl_ext.nn.scheme import Scheme

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal
 
-from cl_ext.models.expandable import ExpandableNetwork
+from cl_ext.models.expansion import ExpandableNetwork
 from cl_ext.nn.masked import MaskedScheme, biases_of, norms_of, weights_of
 from cl_ext.nn.ownership import Hold
 from cl_ext.nn.scheme import Scheme

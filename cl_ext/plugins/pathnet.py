@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import cl_ext  # noqa: F401  (the torchvision guard, before avalanche)
-from cl_ext.models.expandable import ExpandableNetwork
+from cl_ext.models.expansion import ExpandableNetwork
 from cl_ext.nn.paths import PathFeatures, Paths, mutated, random_paths
 from cl_ext.nn.phases import point_optimizer, train_all
 from cl_ext.nn.scheme import Scheme
@@ -31,7 +31,7 @@ class PathNetPlugin(ExpandablePlugin):
     ends, the fittest path is its own for ever: the modules on it are never trained again. The next task finds all other
     modules with new weights and a new population, whose paths may lead through the old modules.
 
-    It needs a network of `cl_ext.models.pathnet.pathnet`, and a task label of its own for each experience, in training
+    It needs a network of `cl_ext.models.pathnet`, and a task label of its own for each experience, in training
     and at test time.
 
     Attributes:
@@ -98,7 +98,7 @@ class PathNetPlugin(ExpandablePlugin):
         network = super().network(strategy)
         if not isinstance(network.features, PathFeatures):
             raise TypeError(
-                "PathNetPlugin needs a network of modules, which cl_ext.models.pathnet.pathnet(model) makes of yours"
+                "PathNetPlugin needs a network of modules, which cl_ext.models.pathnet(model) makes of yours"
             )
         return network
 

@@ -6,7 +6,7 @@ The columns and what they read of each other are the network's: `cl_ext.models.p
 from collections.abc import Mapping
 from typing import Any
 
-from cl_ext.models.progressive import ProgressiveNetwork
+from cl_ext.models.columns import ProgressiveNetwork
 from cl_ext.nn.lateral import Adapter
 from cl_ext.nn.phases import train_all
 from cl_ext.plugins.architecture import TaskPlugin
@@ -19,7 +19,7 @@ class PNNPlugin(TaskPlugin):
     """Trains the newest column of a progressive network, its laterals and its head; all else is frozen.
 
     The optimizer starts anew at each task. Needs a task label of its own for each experience, in training and at test
-    time, and a network that `cl_ext.models.progressive.progressive` has made.
+    time, and a network that `cl_ext.models.progressive` has made.
 
     Attributes:
         tasks: the labels of the tasks that have been begun, in their order.

@@ -2,7 +2,7 @@
 
 import cl_ext  # noqa: F401
 from cl_ext.methods.accounting import held_bytes, sample_bytes, structure
-from cl_ext.models.expandable import expandable
+from cl_ext.models.expansion import expandable
 from cl_ext.streams import StreamSpec, build_stream
 
 import torch

@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from cl_ext.models import NetworkSpec, build_network
-from cl_ext.models.expandable import expandable
+from cl_ext.models.expansion import expandable
 from cl_ext.nn.chain import chain
 from cl_ext.nn.gated import Gated
 from cl_ext.nn.gates import UpdateMask, compensation, gate, gated, slope, update_masks, used_share

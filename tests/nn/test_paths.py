@@ -3,8 +3,8 @@
 from typing import Any
 
 from cl_ext.models import NetworkSpec, build_network
-from cl_ext.models.expandable import ExpandableNetwork
-from cl_ext.models.pathnet import pathnet
+from cl_ext.models.expansion import ExpandableNetwork
+from cl_ext.models.modular import pathnet
 from cl_ext.nn.paths import PathFeatures, Paths, mutated, random_paths
 
 import pytest

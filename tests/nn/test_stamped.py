@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable
 
-from cl_ext.models.expandable import ExpandableNetwork, expandable
+from cl_ext.models.expansion import ExpandableNetwork, expandable
 from cl_ext.nn.growth import append_units, drawn_rows
 from cl_ext.nn.stamped import Stamped
 

@@ -13,11 +13,11 @@ from typing import Any
 
 import cl_ext  # noqa: F401
 from cl_ext.models import Network, dualnet
-from cl_ext.models.expandable import expandable
-from cl_ext.models.experts import experts
+from cl_ext.models.columns import progressive
+from cl_ext.models.expansion import expandable
+from cl_ext.models.expert_network import experts
 from cl_ext.models.growable import growable
-from cl_ext.models.pathnet import pathnet
-from cl_ext.models.progressive import progressive
+from cl_ext.models.modular import pathnet
 from cl_ext.nn.passes import preserved_random_state
 from cl_ext.nn.scheme import Scheme
 from cl_ext.nn.shelf import Shelf

@@ -5,7 +5,7 @@ from typing import Any
 
 import cl_ext  # noqa: F401
 from cl_ext.models import NetworkSpec, build_network
-from cl_ext.models.expandable import ExpandableNetwork, expandable
+from cl_ext.models.expansion import ExpandableNetwork, expandable
 from cl_ext.nn.masked import MaskedScheme
 
 import torch

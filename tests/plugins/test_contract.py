@@ -92,7 +92,7 @@ class _FrozenNorm(SupervisedPlugin):
 def test_what_it_does_after_an_experience_restores_every_flag(case: Case) -> None:
     frozen = _FrozenNorm()
     with case.may_refuse(common.normed):
-        runner = case.run([case(), frozen], common.normed)
+        case.run([case(), frozen], common.normed)
     if "normed" in case.refuses:
         return
     assert len(frozen.flags) == common.EXPERIENCES

@@ -7,7 +7,7 @@ from typing import Any
 
 import cl_ext  # noqa: F401
 from cl_ext.models import NetworkSpec
-from cl_ext.models.expandable import ExpandableNetwork, expandable
+from cl_ext.models.expansion import ExpandableNetwork, expandable
 from cl_ext.nn.masked import MaskedScheme, weights_of
 from cl_ext.nn.ownership import Hold
 from cl_ext.nn.picking import INITIAL

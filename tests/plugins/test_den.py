@@ -4,7 +4,7 @@ import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from cl_ext.models.expandable import ExpandableNetwork, expandable
+from cl_ext.models.expansion import ExpandableNetwork, expandable
 from cl_ext.nn.reachability import connections, reached
 from cl_ext.nn.splitting import drift
 from cl_ext.nn.stamped import Stamped

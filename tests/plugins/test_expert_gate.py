@@ -5,7 +5,7 @@ import math
 from typing import Any
 
 import cl_ext  # noqa: F401
-from cl_ext.models.experts import ExpertNetwork, experts
+from cl_ext.models.expert_network import ExpertNetwork, experts
 from cl_ext.nn.passes import evaluation_mode
 from cl_ext.nn.task_gate import (
     GateCode,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from cl_ext.models.expandable import ExpandableNetwork, expandable
+from cl_ext.models.expansion import ExpandableNetwork, expandable
 from cl_ext.nn.gated import Gated
 from cl_ext.nn.gates import UpdateMask
 from cl_ext.nn.scheme import Scheme

@@ -4,8 +4,8 @@ import io
 import math
 from typing import Any
 
-from cl_ext.models.expandable import ExpandableNetwork, expandable
-from cl_ext.models.pathnet import pathnet
+from cl_ext.models.expansion import ExpandableNetwork, expandable
+from cl_ext.models.modular import pathnet
 from cl_ext.nn.paths import PathFeatures, PathModule, Paths
 from cl_ext.plugins import PathNetPlugin
 

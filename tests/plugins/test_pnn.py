@@ -7,8 +7,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import cl_ext  # noqa: F401
+from cl_ext.models.columns import ProgressiveNetwork, progressive
 from cl_ext.models.networks import Network, cnn_features, resnet18_features
-from cl_ext.models.progressive import ProgressiveNetwork, progressive
 from cl_ext.nn.lateral import AdapterLateral, lateral
 from cl_ext.nn.passes import evaluation_mode
 from cl_ext.plugins import PNNPlugin

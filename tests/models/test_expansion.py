@@ -3,7 +3,7 @@
 from typing import Any
 
 from cl_ext.models import NetworkSpec, build_network
-from cl_ext.models.expandable import ExpandableNetwork, expandable
+from cl_ext.models.expansion import ExpandableNetwork, expandable
 from cl_ext.nn.capacity import capacity, unit_use
 
 import pytest
