@@ -312,7 +312,7 @@ def test_a_saved_network_answers_without_the_plugin() -> None:
 def test_what_has_no_modules_is_one_sentence() -> None:
     with pytest.raises(TypeError, match="needs an expandable network"):
         train(common.strategy(common.mlp(), [PathNetPlugin()]), stream()[:1])
-    with pytest.raises(TypeError, match=r"a network of modules, which cl_ext\.models\.pathnet\.pathnet"):
+    with pytest.raises(TypeError, match=r"a network of modules, which cl_ext\.models\.pathnet"):
         train(trainer(expandable(common.mlp()), [PathNetPlugin()]), stream()[:1])
     model = network()
     model.scheme.label = "other"
