@@ -5,7 +5,7 @@ Symbols: `z` the student's logits (B, K), `z_t` the teacher's, `T` the temperatu
 
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from cl_ext.nn.parameters import head_modules
 from cl_ext.nn.passes import logits
@@ -15,6 +15,8 @@ from avalanche.models import MultiHeadClassifier
 from avalanche.models.utils import is_multi_task_module
 from torch import Tensor, nn
 from torch.nn import functional
+
+_PASS_BATCH = 256
 
 Layout = list[tuple[Tensor, int]]
 """Pairs (columns (G * C,), C): G groups of C outputs each, one group after the other."""
@@ -202,6 +204,18 @@ class View(NamedTuple):
     head: Any = None
 
 
+class Source(Protocol):
+    """Samples that are read by their positions, such as the data path's plan of an epoch."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, positions: Tensor) -> Sequence[Tensor]:
+        """The batch at `positions` (B,), its inputs (B, ...) first."""
+
+    def same_inputs(self, other: Any) -> bool:
+        """Whether another source has the same inputs at the same positions."""
+
+
 class Teacher:
     """A network as it was, asked for logits and features.
 
@@ -221,6 +235,7 @@ class Teacher:
         self.head: Any = None if head is None else head(self.network)
         self._tap = InputTap()
         self._remembered: Tensor | None = None
+        self._source: Source | None = None
 
     @torch.no_grad()
     def __call__(self, x: Tensor, task_labels: Tensor | None) -> View:
@@ -235,13 +250,22 @@ class Teacher:
         return View(logits(self.network, x, task_labels), self._tap.take(len(x)), self.head)
 
     @torch.no_grad()
-    def remember(self, inputs: Iterable[Tensor]) -> None:
-        """Computes the logits of all samples once, for `recall`.
+    def remember(self, source: Source, device: torch.device) -> None:
+        """Computes the logits of all of a source's samples once, for `recall`; nothing where it has them already.
 
         Args:
-            inputs: the samples in order and in parts, (B, ...) each, on the network's device.
+            source: the samples.
+            device: the network's.
         """
-        self._remembered = torch.cat([logits(self.network, x, None) for x in inputs])
+        if self._source is not None and self._source.same_inputs(source):
+            return
+        parts = torch.arange(len(source)).split(_PASS_BATCH)
+        self._remembered = torch.cat([logits(self.network, source.read(part)[0].to(device), None) for part in parts])
+        self._source = source
+
+    def release(self) -> None:
+        """Lets go of the source, which holds the data."""
+        self._source = None
 
     def recall(self, positions: Tensor) -> View:
         """Returns the remembered logits (B, K) of the samples at `positions` (B,)."""

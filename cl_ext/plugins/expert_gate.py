@@ -7,7 +7,6 @@ Symbols: `Er_a` the mean reconstruction error of task a's auto-encoder on held-o
 from collections.abc import Mapping
 from typing import Any
 
-from cl_ext._batches import Plan
 from cl_ext.models.expert_network import ExpertNetwork
 from cl_ext.nn.distillation import Layout, Teacher, grouped_distillation, layout
 from cl_ext.nn.holdout import held_out
@@ -92,7 +91,6 @@ class ExpertGatePlugin(MethodPlugin):
         self._bytes = 0
         self._teacher: Teacher | None = None
         self._layout: Layout = []
-        self._plan: Plan | None = None
         self._total: Tensor | float = 0.0
         self._batches = 0
 
@@ -215,7 +213,7 @@ class ExpertGatePlugin(MethodPlugin):
             return
         loader = strategy.dataloader
         if isinstance(loader, IndexedLoader):
-            self._remember(loader.plan, strategy.device)
+            self._teacher.remember(loader.plan, strategy.device)
             z_t = self._teacher.recall(loader.positions).logits  # type: ignore[arg-type]
         else:
             z_t = self._teacher(strategy.mb_x, None).logits
@@ -224,20 +222,11 @@ class ExpertGatePlugin(MethodPlugin):
         self._total = self._total + term.detach()
         self._batches += 1
 
-    def _remember(self, plan: Plan, device: torch.device) -> None:
-        """Has the teacher answer for all that the loader reads, unless it has."""
-        if self._plan is not None and self._plan.same_inputs(plan):
-            return
-        assert self._teacher is not None
-        parts = torch.arange(len(plan)).split(_PASS_BATCH)
-        self._teacher.remember(plan.read(part)[0].to(device) for part in parts)
-        self._plan = plan
-
     def after_training_epoch(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Publishes the epoch's mean of what was added to the loss, strength included."""
         self.publish(strategy, "Distillation", float(self._total) / max(1, self._batches))
 
     def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Lets the teacher go."""
-        self._teacher = self._plan = None
+        self._teacher = None
         self.experiences += 1

@@ -6,7 +6,6 @@ Symbols: `z` the student's logits, `z_t` the teacher's, `T` the temperature, `la
 from collections.abc import Mapping
 from typing import Any
 
-from cl_ext._batches import Plan
 from cl_ext.nn.distillation import (
     InputTap,
     Layout,
@@ -27,7 +26,6 @@ from cl_ext.streams.loading import IndexedLoader
 import torch
 from torch import Tensor, nn
 
-_PASS_BATCH = 256
 _ONE_HEAD = -1
 """Stands for the task label where all tasks share one head."""
 
@@ -76,7 +74,6 @@ class LwFPlugin(MethodPlugin):
         self.temperature = check_number(owner, "temperature", temperature, 0.0, above=True)
         self.cache = cache
         self._recalls = False
-        self._plan: Plan | None = None
         self._heads: dict[int, OutputGroups] = {}
         self._teacher: Teacher | None = None
         self._layouts: dict[int, Layout] = {}
@@ -130,7 +127,7 @@ class LwFPlugin(MethodPlugin):
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Copies the adapted network: the teacher."""
         trainable_parameters(strategy.model)
-        self._teacher = self._student_head = self._plan = None  # the old one goes before the new one comes
+        self._teacher = self._student_head = None  # the old one goes before the new one comes
         self._multi_head = is_multi_head(strategy.model)
         if not self._teaches():
             return
@@ -163,7 +160,7 @@ class LwFPlugin(MethodPlugin):
         if self._batches == 0:  # the data path has set the epoch's loader by now
             self._recalls = self.cache and not self._wants_features() and isinstance(strategy.dataloader, IndexedLoader)
             if self._recalls:
-                self._remember(strategy.dataloader.plan, strategy.device)
+                self._teacher.remember(strategy.dataloader.plan, strategy.device)
         if self._recalls:
             teacher = self._teacher.recall(strategy.dataloader.positions)
         else:
@@ -174,15 +171,6 @@ class LwFPlugin(MethodPlugin):
             self._totals[name] = self._totals.get(name, 0.0) + value.detach()
         self._batches += 1
         self._features = None
-
-    def _remember(self, plan: Plan, device: torch.device) -> None:
-        """Has the teacher compute the logits of all that the epoch's loader reads, unless it has them already."""
-        if self._plan is not None and self._plan.same_inputs(plan):
-            return
-        assert self._teacher is not None
-        parts = torch.arange(len(plan)).split(_PASS_BATCH)
-        self._teacher.remember(plan.read(part)[0].to(device) for part in parts)
-        self._plan = plan
 
     def _terms(self, student: View, teacher: View) -> dict[str, Tensor]:
         """Returns what is added to the loss, strengths included, by the names of metrics."""
@@ -210,7 +198,9 @@ class LwFPlugin(MethodPlugin):
     def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Records which outputs the experience has trained."""
         self._tap.close()
-        self._student_head = self._features = self._plan = None  # the plan holds the data
+        self._student_head = self._features = None
+        if self._teacher is not None:
+            self._teacher.release()
         for task, labels in self._labels(strategy).items():
             y = torch.tensor(labels, device=strategy.device)
             phi = torch.zeros(len(y), max(self._outputs, labels[-1] + 1), device=strategy.device)
