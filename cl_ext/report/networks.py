@@ -77,6 +77,7 @@ def unit_maps(board: Board) -> list[Figure]:
 
 
 def _unit_map(label: str, units: Mapping[str, list[list[float]]], title: str, seed: int) -> Figure:
+    most = max((max(row) for rows in units.values() for row in rows if row), default=0.0) or 1.0
     heights = [max(0.5, 0.11 * len(rows)) for rows in units.values()]
     heading = style.wrapped(f"Units used by task, {label}, seed {seed}, {title}", style.WIDTH)
     top = 0.3 + 0.17 * len(heading.splitlines())
@@ -94,13 +95,13 @@ def _unit_map(label: str, units: Mapping[str, list[list[float]]], title: str, se
         axis.grid(visible=False)
         image = np.ma.masked_equal(shares[:, order], 0.0)
         axis.set_facecolor(style.UNDEFINED)
-        axis.imshow(image, aspect="auto", interpolation="nearest", vmin=0, vmax=1, cmap=style.COLOUR_MAP)
+        axis.imshow(image, aspect="auto", interpolation="nearest", vmin=0, vmax=most, cmap=style.COLOUR_MAP)
         axis.set_yticks(np.arange(len(shares)), [str(task + 1) for task in range(len(shares))], fontsize=5)
         axis.set_title(f"layer {name}: {shares.shape[1]} units, {int(used.any(0).sum())} used", pad=2, loc="left")
         axis.set_ylabel("task")
         bottom -= 0.25
     axis.set_xlabel("units, in the order of the first task that uses them", labelpad=1)
-    scale = ScalarMappable(Normalize(0, 1), style.COLOUR_MAP)
+    scale = ScalarMappable(Normalize(0, most), style.COLOUR_MAP)
     place = figure.add_axes((1 - 0.65 / style.WIDTH, 0.5 - 0.35, 0.12 / style.WIDTH, 0.6))
     figure.colorbar(scale, cax=place, label="share of incoming weights")
     return figure
