@@ -123,7 +123,8 @@ def dualnet(model: nn.Module, input_shape: Sequence[int]) -> Network:
     first = next(stages[0].parameters())
     x = torch.linspace(-1.0, 1.0, torch.Size(input_shape).numel()).view(1, *input_shape).to(first)
     with evaluation_mode(model), torch.no_grad():
-        _check_form(model, classifier, features, x)
+        # both signs: one sample may leave every unit of a ReLU layer at 0, where all functions look alike
+        _check_form(model, classifier, features, torch.cat([x, -x]))
         stages, shapes = _joined(stages, x)
     fast = [_fast_stage(stage, before, after) for stage, before, after in zip(stages, shapes, shapes[1:], strict=False)]
     pair = Network(SlowFast(stages, fast, tail), classifier).to(first.device)

@@ -152,6 +152,8 @@ class _Other(nn.Module):
     def __init__(self, between: nn.Module) -> None:
         super().__init__()
         self.features = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+        nn.init.eye_(self.features[0].weight)  # type: ignore[arg-type]
+        nn.init.zeros_(self.features[0].bias)  # type: ignore[arg-type]
         self.classifier = nn.Linear(4, 2)
         self.between = between
 
@@ -173,6 +175,14 @@ def test_networks_of_another_form_are_refused(model: nn.Module, message: str) ->
     with pytest.raises(TypeError, match=message) as caught:
         dualnet(model, (4,))
     assert len(str(caught.value)) < 250
+
+
+def test_another_form_is_seen_where_one_sign_of_a_sample_leaves_every_unit_at_zero() -> None:
+    model = _Other(nn.Tanh())
+    with torch.no_grad():
+        model.features[0].weight.copy_(torch.tensor([[1.0, 0.0, 0.0, 0.0]] * 4))  # the sample begins with -1
+    with pytest.raises(TypeError, match="_Other computes something else"):
+        dualnet(model, (4,))
 
 
 def test_a_pair_of_a_pair_is_refused_and_a_network_without_one() -> None:
