@@ -21,7 +21,6 @@ import cl_ext  # noqa: F401
 from cl_ext._avalanche_methods.common import silence_deprecations
 from cl_ext._avalanche_quiet import QuietEvaluation
 from cl_ext.methods import METHODS
-from cl_ext.metrics.auroc import auroc
 from cl_ext.models import NetworkSpec, build_network
 from cl_ext.models.expansion import expandable
 from cl_ext.nn.capacity import capacity
@@ -34,6 +33,7 @@ from cl_ext.study.reader import parse_seeds
 
 import torch
 from avalanche.training import Naive
+from sklearn.metrics import roc_auc_score
 from torch import nn
 
 BATCH, HIDDEN = 256, (312, 128)
@@ -57,7 +57,7 @@ def area(model: nn.Module, experience: Any, task: int) -> float:
     model.eval()
     x, y, _ = as_tensors(experience.dataset)
     logits = torch.cat([model(part, task)[:, 2 * task : 2 * task + 2] for part in x.split(2048)])
-    return auroc((logits[:, 1] - logits[:, 0]).numpy(), (y == 2 * task + 1).numpy())
+    return float(roc_auc_score((y == 2 * task + 1).numpy(), (logits[:, 1] - logits[:, 0]).numpy()))
 
 
 def hyper_parameters(pairs: list[str]) -> dict[str, Any]:

@@ -100,7 +100,7 @@ class ExpertGatePlugin(MethodPlugin):
         return self._teacher
 
     def extra_bytes(self) -> int:
-        """Returns the bytes of all experts but the newest, of the auto-encoders, and of a teacher while it teaches."""
+        """Returns the bytes of the auto-encoders, and of a teacher while it teaches; the experts are the network."""
         return self._bytes + (0 if self._teacher is None else self._teacher.bytes())
 
     def state_dict(self) -> dict[str, Any]:
@@ -137,7 +137,7 @@ class ExpertGatePlugin(MethodPlugin):
             self._teacher = Teacher(network.experts[source])
             self._layout = layout([network.classes(source).tolist()], strategy.device)
         earlier = list(network.experts) if network.begun else []
-        newest = network.begin(source, code, set(y.tolist()), labels[0])
+        network.begin(source, code, set(y.tolist()), labels[0])
         for parameter in (parameter for expert in earlier for parameter in expert.parameters()):
             parameter.requires_grad_(False)
             parameter.grad = None
@@ -145,9 +145,7 @@ class ExpertGatePlugin(MethodPlugin):
         held_share = float((network.gate(held) == network.begun - 1).float().mean())
         self.publish(strategy, "GateAccuracy", held_share)
         self.publish(strategy, "ReconstructionError", float(errors[-1]))
-        kept = [expert for expert in network.experts if expert is not newest]
-        tensors = [tensor for module in (*kept, network.gate) for tensor in module.state_dict().values()]
-        self._bytes = sum(tensor.nbytes for tensor in tensors)
+        self._bytes = sum(tensor.nbytes for tensor in network.gate.buffers())
 
     def _network(self, strategy: Any) -> ExpertNetwork:
         model = strategy.model

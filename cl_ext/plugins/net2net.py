@@ -62,27 +62,20 @@ class Net2NetPlugin(MethodPlugin):
         self.seed = check_count(owner, "seed", seed, low=0)
         self.widths: dict[str, int] = {}
         self._labels = 0
-        self._bytes = 0
-        self._first_bytes = 0
 
     def extra_bytes(self) -> int:
-        """Returns the bytes by which the network has grown."""
-        return self._bytes - self._first_bytes
+        """Returns 0: nothing is kept beside the network."""
+        return 0
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the state between two experiences; the network's own state has what has grown."""
-        return super().state_dict() | {
-            "widths": dict(self.widths),
-            "labels": self._labels,
-            "bytes": [self._first_bytes, self._bytes],
-        }
+        return super().state_dict() | {"widths": dict(self.widths), "labels": self._labels}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores what `state_dict` gave; hyper-parameters are the constructor's, not part of it."""
         super().load_state_dict(state)
         self.widths = {str(name): int(units) for name, units in state["widths"].items()}
         self._labels = int(state["labels"])
-        self._first_bytes, self._bytes = (int(count) for count in state["bytes"])
 
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Lets the network grow, from the second experience on.
@@ -93,15 +86,12 @@ class Net2NetPlugin(MethodPlugin):
         """
         trainable_parameters(strategy.model)
         body = Body(strategy.model)
-        if not self._first_bytes:
-            self._first_bytes = _bytes(strategy.model)
-            if self.deeper:
-                place_behind(body.stages[-1])  # refuses now what it could not do later
+        if not self.experiences and self.deeper:
+            place_behind(body.stages[-1])  # refuses now what it could not do later
         for group in body.groups:
             self.widths.setdefault(group.name, group.units)
         if self.experiences and (self.wider or self.deeper):
             self._grow(strategy, body)
-        self._bytes = _bytes(strategy.model)
 
     def _grow(self, strategy: Any, body: Body) -> None:
         options = options_of(strategy)
@@ -169,7 +159,3 @@ def channel_sums(values: Tensor) -> tuple[Tensor, Tensor, int]:
     """Sum and sum of squares of the values of each channel, (n,) in double precision, and their number."""
     flat = values.detach().double().transpose(0, 1).flatten(1)
     return flat.sum(1), flat.square().sum(1), flat.shape[1]
-
-
-def _bytes(model: nn.Module) -> int:
-    return sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))

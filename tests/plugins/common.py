@@ -85,6 +85,7 @@ class Case:
         prepare: what makes the network that it trains of an ordinary one.
         kind: the stream of the runs; "nc-tasks" for a method that needs task labels.
         off_experiences: how many experiences it equals Naive on when it is off.
+        keeps: whether it keeps anything beside the network.
     """
 
     name: str
@@ -97,6 +98,7 @@ class Case:
     prepare: Callable[[nn.Module], nn.Module] = lambda model: model
     kind: str = "nc"
     off_experiences: int = EXPERIENCES
+    keeps: bool = True
 
     def run(
         self, plugins: list[Any], network: Callable[[], nn.Module], kind: str | None = None, **options: Any
@@ -250,6 +252,7 @@ CASES = [
         {"wider": 0.0},
         prepare=growable,
         refuses=NO_GROWTH,
+        keeps=False,
     ),
     Case(
         "net2net-deeper",
@@ -258,6 +261,7 @@ CASES = [
         {"wider": 0.0, "deeper": 0},
         prepare=growable,
         refuses=NO_GROWTH,
+        keeps=False,
     ),
     Case(
         "pnn",

@@ -472,11 +472,11 @@ def test_features_are_standardised_by_the_first_task() -> None:
     assert torch.equal(first, trained(mirrored=True).model.gate.scale)
 
 
-def test_its_bytes_are_experts_but_the_newest_and_auto_encoders() -> None:
+def test_its_bytes_are_the_auto_encoders() -> None:
+    """The experts are parameters of the network, and counted there."""
     runner = trained()
     model: Any = runner.model
-    held = [*model.experts[0].state_dict().values(), *model.experts[1].state_dict().values(), *model.gate.buffers()]
-    assert runner.plugins[0].extra_bytes() == sum(t.nbytes for t in held)
+    assert runner.plugins[0].extra_bytes() == sum(t.nbytes for t in model.gate.buffers()) > 0
 
 
 def test_refusals_are_one_sentence() -> None:

@@ -6,7 +6,7 @@ import random
 import cl_ext  # noqa: F401
 from cl_ext.methods.context import Built
 from cl_ext.study import Study
-from cl_ext.study.cell import run_cell
+from cl_ext.study.cell import _size, run_cell
 from cl_ext.study.recorder import DivergedError, Evaluator, Recorder, undisturbed
 
 import numpy as np
@@ -129,3 +129,12 @@ def test_costs_leave_evaluation_out(cell):
     costs = record["costs"]
     assert 0 < costs["train_cpu_seconds"] < costs["cpu_seconds"]
     assert costs["seconds_per_step"] == pytest.approx(costs["train_cpu_seconds"] / costs["steps"])
+
+
+def test_extra_bytes_are_what_is_kept_and_what_the_network_has_grown_once():
+    """Of a network of 3 x 4 + 3 single-precision parameters, where the study's has 10 bytes fewer, or more."""
+    built = Built(None, lambda x, task: x, lambda: 7, lambda: [nn.Linear(4, 3)])
+    assert _size(built, 60 - 10, 2, 1.5) == {
+        "experience": 2, "parameters": 15, "nonzero": 15, "by_task": {}, "extra_bytes": 17, "train_cpu_seconds": 1.5,
+    }  # fmt: skip
+    assert _size(built, 60 + 10, 2, 1.5)["extra_bytes"] == 7
