@@ -7,13 +7,11 @@ from cl_ext.nn.chain import leaves
 from cl_ext.nn.gates import gate, gated
 from cl_ext.nn.scheme import Scheme
 from cl_ext.nn.shelf import Shelf
+from cl_ext.nn.task_norm import norms_of, parts_of, rested
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
-
-_NORM = ("weight", "bias", "running_mean", "running_var")
 
 
 class Gated(Scheme):
@@ -64,14 +62,7 @@ class Gated(Scheme):
         e = self.embedding(task)
         e.requires_grad_(False)
         e.grad = None
-        tensors = {
-            f"{name}.{part}": getattr(module, part).detach().clone()
-            for name, module in features.named_modules()
-            if isinstance(module, _BatchNorm)
-            for part in _NORM
-            if getattr(module, part) is not None
-        }
-        self.norms.put(task, tensors)
+        self.norms.put(task, {name: tensor.detach().clone() for name, tensor in norms_of(features).items()})
 
     def gates(self, task: int) -> Tensor:
         """(N,): a task's gates, as it is read now."""
@@ -95,7 +86,10 @@ class Gated(Scheme):
                 h = h if own is None else gated(h, own)
                 end = start + len(module.weight)
                 own, start = a[start:end], end
-            h = _normed(module, h, norms, name) if norms and isinstance(module, _BatchNorm) else module(h)
+            if norms and isinstance(module, _BatchNorm):
+                h = rested(module, h, {part: norms[f"{name}.{part}"] for part in parts_of(module)})
+            else:
+                h = module(h)
         assert own is not None  # a chain has a layer
         return gated(h, own)
 
@@ -132,11 +126,3 @@ class Gated(Scheme):
                 if name.startswith(start)
             }
         )
-
-
-def _normed(module: _BatchNorm, h: Tensor, tensors: dict[str, Tensor], name: str) -> Tensor:
-    """Batch norm with a finished task's tensors: by its statistics, which stay, in train mode, too."""
-    mean, variance, weight, bias = (
-        tensors.get(f"{name}.{part}") for part in ("running_mean", "running_var", "weight", "bias")
-    )
-    return functional.batch_norm(h, mean, variance, weight, bias, training=mean is None, eps=module.eps)

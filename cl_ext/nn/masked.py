@@ -6,18 +6,17 @@ exact for ever if owned entries never change. The task that is being trained rea
 entries that nobody owns are 0.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 
 from cl_ext.nn.ownership import Ownership
 from cl_ext.nn.picking import Picks
 from cl_ext.nn.scheme import Scheme
 from cl_ext.nn.shelf import Shelf
+from cl_ext.nn.task_norm import resting_norms
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.modules.batchnorm import _BatchNorm
 
 
 def weights_of(features: nn.Module) -> dict[str, nn.Parameter]:
@@ -37,29 +36,6 @@ def _of_layers(features: nn.Module, kind: str) -> dict[str, nn.Parameter]:
         if isinstance(module, nn.Linear | nn.Conv2d)
     }
     return {name: parameter for name, parameter in found.items() if parameter is not None}
-
-
-def norms_of(features: nn.Module) -> dict[str, Tensor]:
-    """What evaluation reads of batch norm: weights, biases, running means and variances by name."""
-    found: dict[str, Tensor] = {}
-    for path, module in features.named_modules():
-        if isinstance(module, _BatchNorm):
-            tensors = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
-            found |= {f"{path}.{name}" if path else name: t for name, t in tensors if name != "num_batches_tracked"}
-    return found
-
-
-@contextmanager
-def resting_norms(features: nn.Module) -> Iterator[None]:
-    """Batch norm uses its running statistics and leaves them as they are; its flags are put back on leaving."""
-    norms = [module for module in features.modules() if isinstance(module, _BatchNorm) and module.training]
-    for norm in norms:
-        norm.training = False
-    try:
-        yield
-    finally:
-        for norm in norms:
-            norm.training = True
 
 
 class MaskedScheme(Scheme):

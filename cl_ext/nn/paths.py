@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from cl_ext.nn.growth import drawn
 from cl_ext.nn.scheme import Scheme
 from cl_ext.nn.shelf import Shelf
+from cl_ext.nn.task_norm import parts_of, rested
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 SHIFT = 2
@@ -44,8 +44,7 @@ class PathModule(nn.Sequential):
         """As the sequence."""
         for module in self:
             if self.resting and isinstance(module, _BatchNorm):
-                tensors = module.running_mean, module.running_var, module.weight, module.bias
-                h = functional.batch_norm(h, *tensors, training=module.running_mean is None, eps=module.eps)
+                h = rested(module, h, parts_of(module))
             else:
                 h = module(h)
         return h

@@ -6,11 +6,10 @@ from typing import Any
 from cl_ext.nn.chain import Stage, chain
 from cl_ext.nn.scheme import Scheme
 from cl_ext.nn.shelf import Shelf
+from cl_ext.nn.task_norm import parts_of
 
 import torch
 from torch import Tensor, nn
-
-NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
 
 class Stamped(Scheme):
@@ -54,8 +53,9 @@ class Stamped(Scheme):
         for stage in stages:
             if stage.norm is not None:
                 path, norm = stage.norm
-                found = {name: getattr(norm, name) for name in NORM}
-                norms |= {f"{path}.{name}": tensor.clone() for name, tensor in found.items() if tensor is not None}
+                counted: Tensor | None = getattr(norm, "num_batches_tracked", None)
+                found = parts_of(norm) | ({} if counted is None else {"num_batches_tracked": counted})
+                norms |= {f"{path}.{name}": tensor.clone() for name, tensor in found.items()}
         self.norms.put(task, norms)
 
     def units(self, task: int) -> list[int] | None:

@@ -5,9 +5,10 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 from cl_ext.models.expansion import ExpandableNetwork
-from cl_ext.nn.masked import MaskedScheme, biases_of, norms_of, weights_of
+from cl_ext.nn.masked import MaskedScheme, biases_of, weights_of
 from cl_ext.nn.ownership import Hold
 from cl_ext.nn.scheme import Scheme
+from cl_ext.nn.task_norm import norms_of
 from cl_ext.plugins.architecture import ExpandablePlugin
 from cl_ext.plugins.checks import check_choice
 

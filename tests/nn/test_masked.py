@@ -4,9 +4,10 @@ import io
 
 import cl_ext  # noqa: F401
 from cl_ext.models.expansion import expandable
-from cl_ext.nn.masked import MaskedScheme, biases_of, norms_of, resting_norms, weights_of
+from cl_ext.nn.masked import MaskedScheme, biases_of, weights_of
 from cl_ext.nn.picking import Picks
 from cl_ext.nn.resizing import add_outputs
+from cl_ext.nn.task_norm import norms_of, resting_norms
 
 import pytest
 import torch

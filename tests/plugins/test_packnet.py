@@ -5,7 +5,8 @@ from typing import Any
 
 import cl_ext  # noqa: F401
 from cl_ext._avalanche_methods.architecture import packed_layers
-from cl_ext.nn.masked import biases_of, norms_of, weights_of
+from cl_ext.nn.masked import biases_of, weights_of
+from cl_ext.nn.task_norm import norms_of
 from cl_ext.plugins import PackNetPlugin
 from cl_ext.streams.scenario import TensorScenario
 from cl_ext.streams.tensors import ImageTensors, tensor_dataset
