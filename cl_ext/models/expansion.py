@@ -52,11 +52,11 @@ class TaskNetwork(MultiTaskModule):
             raise ValueError("a network with a head for each task needs the task labels of its samples")
         if isinstance(task_labels, int):
             return self.forward_single_task(x, task_labels)
-        labels = task_labels.unique().tolist()
-        if len(labels) == 1:
-            return self.forward_single_task(x, labels[0])
+        first = int(task_labels[0])
+        if bool((task_labels == first).all()):  # the usual batch: no sort
+            return self.forward_single_task(x, first)
         out = None
-        for task in labels:
+        for task in task_labels.unique().tolist():
             rows = (task_labels == task).nonzero().flatten()
             logits = self.forward_single_task(x[rows], task)
             if out is None:

@@ -9,7 +9,6 @@ from cl_ext.nn.resizing import (
     add_channels,
     add_inputs,
     add_outputs,
-    columns_of,
     select_inputs,
     select_norm,
     select_outputs,
@@ -84,11 +83,3 @@ def keep_units(stages: Sequence[Stage], index: int, kept: Tensor, last: Sequence
 def silent_units(layer: Layer) -> Tensor:
     """(n,) booleans: units whose incoming weights are all exactly zero."""
     return layer.weight.flatten(1).eq(0).all(1)
-
-
-def unread_units(reader: nn.Module, units: int, block: int = 1) -> Tensor:
-    """(units,) booleans: units whose outgoing weights are all exactly zero."""
-    weight: Tensor = reader.weight  # type: ignore[assignment]
-    columns = columns_of(torch.arange(units, device=weight.device), block)
-    by_unit = weight[:, columns].transpose(0, 1).reshape(units, -1)
-    return by_unit.eq(0).all(1)

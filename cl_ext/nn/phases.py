@@ -65,19 +65,6 @@ def run_iterations(strategy: Any, iterations: int) -> int:
     return int(strategy.clock.train_exp_iterations - start)
 
 
-def run_phase(strategy: Any, epochs: int | None, iterations: int | None) -> int:
-    """Trains for `iterations` where they are given, else for `epochs`, else for as many as the strategy's own.
-
-    Returns:
-        The iterations that ran.
-    """
-    start = strategy.clock.train_exp_iterations
-    if iterations is not None:
-        return run_iterations(strategy, iterations)
-    run_epochs(strategy, strategy.train_epochs if epochs is None else epochs)
-    return int(strategy.clock.train_exp_iterations - start)
-
-
 class _Limit:
     """Stops training once the clock is about to reach a count of iterations."""
 

@@ -61,11 +61,6 @@ def relatedness(error_a: Tensor, error_k: Tensor) -> Tensor:
     return 1.0 - (error_a - error_k) / error_k
 
 
-def gate_probabilities(errors: Tensor, temperature: float) -> Tensor:
-    """Returns `softmax(-Er / T)` over the experts, (N, E), of errors (N, E)."""
-    return (-errors / temperature).softmax(1)
-
-
 def principal_code(features: Tensor, code_size: int) -> GateCode:
     """The best linear auto-encoder: W = V^T the first C principal directions, d the mean, b = -W d.
 

@@ -4,7 +4,7 @@ from itertools import pairwise
 from typing import Any
 
 from cl_ext.nn.chain import chain
-from cl_ext.nn.growth import append_units, drawn_rows, keep_units, silent_units, unread_units
+from cl_ext.nn.growth import append_units, drawn_rows, keep_units, silent_units
 from cl_ext.nn.resizing import columns_of, fit_shapes
 
 import pytest
@@ -125,13 +125,9 @@ def test_a_unit_with_a_bias_is_no_silent_one() -> None:
     assert not torch.allclose(_function(features, x), before)
 
 
-def test_unread_units_are_found_by_their_block() -> None:
-    reader = nn.Linear(6, 2)
-    with torch.no_grad():
-        reader.weight[:, 2:4] = 0
-        reader.weight[:, 4] = 0
-    assert unread_units(reader, 3, block=2).tolist() == [False, True, False]
+def test_a_units_columns_are_a_block() -> None:
     assert columns_of(torch.tensor([2, 0]), 2).tolist() == [4, 5, 0, 1]
+    assert columns_of(torch.tensor([2, 0]), 1).tolist() == [2, 0]
 
 
 @given(data=st.data(), seed=st.integers(0, 1000))

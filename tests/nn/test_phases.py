@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from cl_ext.nn.phases import point_optimizer, run_epochs, run_iterations, run_phase, train_all, training_only
+from cl_ext.nn.phases import point_optimizer, run_epochs, run_iterations, train_all, training_only
 
 import pytest
 import torch
@@ -57,11 +57,6 @@ def test_a_phase_of_iterations_runs_as_many_and_no_more(iterations: int) -> None
     assert after.iterations == 2 * (2 * EPOCH + iterations)
     assert runner.clock.train_iterations == after.iterations
     assert not runner._stop_training
-
-
-def test_run_phase_takes_iterations_before_epochs_before_the_strategys_own() -> None:
-    after, _ = _run(lambda s: [run_phase(s, 1, 2), run_phase(s, 1, None), run_phase(s, None, None)])
-    assert after.results == [[2, EPOCH, 2 * EPOCH]] * 2
 
 
 def test_early_stopping_ends_the_phase_alone() -> None:

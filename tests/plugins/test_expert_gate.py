@@ -10,7 +10,6 @@ from cl_ext.nn.passes import evaluation_mode
 from cl_ext.nn.task_gate import (
     GateCode,
     TaskGate,
-    gate_probabilities,
     principal_code,
     reconstruction_errors,
     relatedness,
@@ -216,13 +215,6 @@ def test_weight_decay_spares_the_biases() -> None:
     ]
     assert codes[0].bias.abs().sum() == codes[1].bias.abs().sum() == codes[1].decoder_bias.abs().sum() == 0
     assert codes[1].weight.abs().sum() < codes[0].weight.abs().sum()
-
-
-def test_the_gates_probabilities() -> None:
-    errors = torch.tensor([[1.0, 3.0], [2.0, 2.0]])
-    expected = 1 / (1 + math.exp(-1.0))
-    assert torch.allclose(gate_probabilities(errors, 2.0), torch.tensor([[expected, 1 - expected], [0.5, 0.5]]))
-    assert torch.equal(gate_probabilities(errors, 0.1).argmax(1), errors.argmin(1))
 
 
 # ---- E4: earlier experts are exact ----
