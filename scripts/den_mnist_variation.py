@@ -13,6 +13,7 @@ parameters relative to those of the ten networks together (all; those that are n
 import argparse
 import json
 import math
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,11 @@ def learner(
     )  # fmt: skip
 
 
+def say(line: str) -> None:
+    """Progress, apart from the results."""
+    print(line, file=sys.stderr, flush=True)
+
+
 @torch.no_grad()
 def area(model: nn.Module, experience: Any, task: int) -> float:
     """Returns the AUROC of a task: the score is the difference of its two logits."""
@@ -83,12 +89,15 @@ def one_seed(arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
     for task, experience in enumerate(train):
         strategy.train(experience)
         first.append(area(den, test[task], task))
+        say(f"seed {seed}: DEN, task {task + 1} of {len(train)}: AUROC {first[-1]:.4f}, "
+            f"units {[layer['units'] for layer in plugin.history[-1]['layers'].values()]}")  # fmt: skip
     middle = time.process_time()
     single, parameters = [], 0
     for task, experience in enumerate(train):
         alone = expandable(base)
         learner(alone, arguments, epochs, seed, given["l2"]).train(experience)
         single.append(area(alone, test[task], task))
+        say(f"seed {seed}: a network of its own, task {task + 1} of {len(train)}: AUROC {single[-1]:.4f}")
         parameters += capacity([alone])["parameters"]
     used = capacity([den])
     by_task = used["by_task"].values()

@@ -9,7 +9,7 @@ entries that nobody owns are 0.
 from collections.abc import Mapping
 
 from cl_ext.nn.ownership import Ownership
-from cl_ext.nn.picking import Picks
+from cl_ext.nn.picking import Picks, pack_bits, unpack_bits
 from cl_ext.nn.scheme import Scheme
 from cl_ext.nn.shelf import Shelf
 from cl_ext.nn.task_norm import resting_norms
@@ -45,7 +45,8 @@ class MaskedScheme(Scheme):
         owners: whose each entry of the weights is; by the tasks' positions, from 1.
         own: a task's biases and batch norm, as far as tasks have their own.
         sizes: a task's shapes of weights; a task stands here once its training is over.
-        picks: where a task has chosen among earlier tasks' entries: by weight, its choice over those in their order.
+        picks: where a task has chosen among earlier tasks' entries: by weight, its choice over those, a bit each
+            (`picked` unpacks it).
         live: the choice that is being learned; in training only.
         norms_rest: whether the task in training reads batch norm as it is; in training only.
     """
@@ -76,7 +77,7 @@ class MaskedScheme(Scheme):
     def visible(self, features: nn.Module, task: int) -> dict[str, Tensor]:
         """By weight that tasks own, booleans of the task's shape: the entries that the task reads."""
         position = self.tasks.index(task) + 1
-        picks, seen = self.picks.get(task), {}
+        picks, seen = self.picked(task), {}
         for name, size in self.sizes.get(task).items():
             if name not in self.owners.names:
                 continue
@@ -85,6 +86,13 @@ class MaskedScheme(Scheme):
             if name in picks:
                 seen[name] = seen[name].masked_scatter((owner > 0) & (owner < position), picks[name])
         return seen
+
+    def picked(self, task: int) -> dict[str, Tensor]:
+        """By weight, `(n,)` booleans: which of the n entries of earlier tasks the task has chosen, in their order.
+
+        Empty where it reads them all. There may be up to 7 further entries, False.
+        """
+        return {name: unpack_bits(packed) for name, packed in self.picks.get(task).items()}
 
     def materialise(self, features: nn.Module, task: int) -> dict[str, Tensor]:
         """The tensors with which a task whose training is over reads the features, contiguous, by name.
@@ -130,7 +138,7 @@ class MaskedScheme(Scheme):
         weights = weights_of(features)
         self.own.put(task, {name: tensor.clone() for name, tensor in own.items()})
         if self.live is not None:
-            self.picks.put(task, self.live.chosen())
+            self.picks.put(task, {name: pack_bits(chosen) for name, chosen in self.live.chosen().items()})
         sizes = {name: torch.tensor(w.shape, dtype=torch.int32) for name, w in weights.items()}
         self.sizes.put(task, {name: size.to(weights[name].device) for name, size in sizes.items()})
         self.live = None

@@ -76,6 +76,21 @@ class Picks:
         return {name: (mask.detach() > THRESHOLD)[self._earlier[name]] for name, mask in self.masks.items()}
 
 
+def pack_bits(chosen: Tensor) -> Tensor:
+    """(n,) booleans as (ceil(n / 8),) bytes, the first in the lowest bit; the last byte is filled with 0."""
+    padded = torch.nn.functional.pad(chosen.to(torch.uint8), (0, -len(chosen) % 8)).view(-1, 8)
+    return (padded << _places(chosen)).sum(1, dtype=torch.uint8)
+
+
+def unpack_bits(packed: Tensor) -> Tensor:
+    """The booleans of `pack_bits`, and what filled its last byte: 8 for each byte."""
+    return ((packed[:, None] >> _places(packed)) & 1).bool().flatten()
+
+
+def _places(like: Tensor) -> Tensor:
+    return torch.arange(8, dtype=torch.uint8, device=like.device)
+
+
 def mask_rate(progress: float, owns: bool) -> float:
     """The factor of the masks' learning rate in CPG's training: 1, from half of it on 0.2, from 70 % on 0.
 

@@ -7,14 +7,13 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cl_ext.models.expansion import ExpandableNetwork
 from cl_ext.nn.holdout import split
 from cl_ext.nn.phases import run_epochs, run_iterations, train_all
 from cl_ext.nn.picking import Picks, mask_rate
 from cl_ext.nn.snapshot import Snapshot
 from cl_ext.nn.sparsity import allowed_share
 from cl_ext.plugins.checks import check_count, check_number
-from cl_ext.plugins.cpg_goal import SINGLE_TASK, Goal, check_goal, fresh, single_task_accuracy
+from cl_ext.plugins.cpg_goal import Goal, Goals, check_goal
 from cl_ext.plugins.cpg_growth import base_widths, grow, grown_widths
 from cl_ext.plugins.cpg_phases import MeasuredPhases
 
@@ -133,8 +132,7 @@ class CPGPlugin(MeasuredPhases):
         self.decisions: list[dict[str, Any]] = []
         self.width = 1.0
         self._base: list[int] = []
-        self._initial: ExpandableNetwork | None = None
-        self._initial_state: Mapping[str, Any] | None = None
+        self._goals = Goals(self.goal, self._generators["single"])
         self._goal = 0.0
         self._start: Snapshot | None = None
 
@@ -147,17 +145,15 @@ class CPGPlugin(MeasuredPhases):
 
     def extra_bytes(self) -> int:
         """Returns the memory held beside the weights, in bytes; the initial network counts where goals need it."""
-        initial = 0 if self._initial is None else sum(t.nbytes for t in self._initial.state_dict().values())
-        return super().extra_bytes() + initial
+        return super().extra_bytes() + self._goals.extra_bytes()
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the whole state between two experiences as tensors and JSON values; the tensors are copies."""
-        initial = self._initial_state if self._initial is None else self._initial.state_dict()
         return super().state_dict() | {
             "decisions": copy.deepcopy(self.decisions),
             "width": self.width,
             "base": list(self._base),
-            "initial": None if initial is None else {name: tensor.clone() for name, tensor in initial.items()},
+            "initial": self._goals.state(),
             "generators": {name: generator.get_state() for name, generator in self._generators.items()},
         }
 
@@ -170,7 +166,7 @@ class CPGPlugin(MeasuredPhases):
         super().load_state_dict(state)
         self.decisions = copy.deepcopy(list(state["decisions"]))
         self.width, self._base = float(state["width"]), [int(units) for units in state["base"]]
-        self._initial, self._initial_state = None, state["initial"]
+        self._goals.load(state["initial"])
         for name, generator in self._generators.items():
             generator.set_state(state["generators"][name])
 
@@ -194,24 +190,11 @@ class CPGPlugin(MeasuredPhases):
             raise ValueError("CPGPlugin refills the optimizer when it grows: give it all parameters in one group")
         if self.max_width > 1.0 and not self._base:
             self._base = base_widths(network)
-        if self.goal == SINGLE_TASK and self._initial is None:
-            self._initial = fresh(network)
-            if self._initial_state is not None:
-                self._initial.load_state_dict(self._initial_state)
+        self._goals.prepare(network)
         task = self.begin(strategy)
-        self._goal = max(0.0, self._goal_of(strategy, task) - self.tolerance)
+        self._goal = max(0.0, self._goals.of(strategy, task, self._held) - self.tolerance)
         self.decisions.append({"task": task, "goal": self._goal, "attempts": [], "rungs": []})
         self._begin_training(strategy)
-
-    def _goal_of(self, strategy: Any, task: int) -> float:
-        if isinstance(self.goal, Mapping):
-            if task not in self.goal:
-                raise ValueError(f"CPGPlugin: goal has no number for the task {task}; it has {list(self.goal)}")
-            return self.goal[task]
-        if not isinstance(self.goal, str):
-            return self.goal
-        assert self._initial is not None  # made just before
-        return single_task_accuracy(strategy, self._initial, task, self._held, self._generators["single"])
 
     def _begin_training(self, strategy: Any) -> None:
         """Begins the first stage at the present width, from what is in the network."""

@@ -12,6 +12,7 @@ from cl_ext.nn.scheme import Scheme
 from cl_ext.plugins.checks import check_number
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 Goal = float | Mapping[int, float] | Literal["single_task"]
@@ -32,6 +33,61 @@ def check_goal(owner: str, goal: Any) -> Goal:
     if isinstance(goal, Mapping):
         return {int(task): check_number(owner, f"goal[{task}]", value, 0.0) for task, value in goal.items()}
     return check_number(owner, "goal", goal, 0.0)
+
+
+class Goals:
+    """What each task has to reach, and the initial network that this needs where goals are single tasks' accuracies.
+
+    Args:
+        goal: as `check_goal` gives it.
+        generator: draws the order of the single tasks' batches.
+    """
+
+    def __init__(self, goal: Goal, generator: torch.Generator) -> None:
+        self.goal = goal
+        self._generator = generator
+        self._initial: ExpandableNetwork | None = None
+        self._state: Mapping[str, Any] | None = None
+
+    def prepare(self, network: ExpandableNetwork) -> None:
+        """Keeps a copy of the network as it was before its first task, where goals need it."""
+        if self.goal == SINGLE_TASK and self._initial is None:
+            self._initial = fresh(network)
+            if self._state is not None:
+                self._initial.load_state_dict(self._state)
+
+    def of(self, strategy: Any, task: int, held: Any) -> float:
+        """The goal of a task.
+
+        Args:
+            strategy: in `before_training_exp`.
+            task: its label.
+            held: the data set to measure on.
+
+        Raises:
+            ValueError: if the goals are by task and lack this one.
+        """
+        if isinstance(self.goal, Mapping):
+            if task not in self.goal:
+                raise ValueError(f"CPGPlugin: goal has no number for the task {task}; it has {list(self.goal)}")
+            return self.goal[task]
+        if not isinstance(self.goal, str):
+            return self.goal
+        assert self._initial is not None  # `prepare` made it
+        return single_task_accuracy(strategy, self._initial, task, held, self._generator)
+
+    def extra_bytes(self) -> int:
+        """Bytes of the initial network."""
+        return 0 if self._initial is None else sum(t.nbytes for t in self._initial.state_dict().values())
+
+    def state(self) -> dict[str, Tensor] | None:
+        """Copies of the initial network's tensors; None where goals need none."""
+        initial = self._state if self._initial is None else self._initial.state_dict()
+        return None if initial is None else {name: tensor.clone() for name, tensor in initial.items()}
+
+    def load(self, state: Mapping[str, Any] | None) -> None:
+        """Restores what `state` gave; the network itself is made when a task is prepared."""
+        self._initial, self._state = None, state
 
 
 def fresh(network: ExpandableNetwork) -> ExpandableNetwork:

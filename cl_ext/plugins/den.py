@@ -148,14 +148,14 @@ class DENPlugin(ExpandablePlugin):
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Begins the task: of the first one only the rules, of later ones the sparse head and the selection."""
         network = self.network(strategy)
-        stages = self._stages(network)
+        stages = network.stages
+        phases.check_stages(stages)
         task = self.begin_task(strategy)
         if type(network.scheme) is Scheme:
             network.scheme = Stamped(self.stamp).to(strategy.device)
         elif not isinstance(network.scheme, Stamped):
             raise TypeError(f"DENPlugin: the network's tasks are read in the way of another method, "
                             f"{network.scheme.label!r}")  # fmt: skip
-        self._check_trainable(stages)
         for other in network.heads.tasks:
             if other != task:
                 network.heads[other].requires_grad_(False)
@@ -174,22 +174,6 @@ class DENPlugin(ExpandablePlugin):
         self._begin_record(task, stages, [int(units.sum()) for units in chosen], read)
         self._rules = Rules(weights, self.l2, hold=rules.hold_unselected(network, stages, head, chosen))
         self._count_bytes()
-
-    def _stages(self, network: ExpandableNetwork) -> list[Stage]:
-        stages = network.stages
-        for stage in stages:
-            for name, module in stage.after:
-                if isinstance(module, nn.Sigmoid):
-                    raise TypeError(f"DENPlugin takes out units that say 0; {name!r} is a Sigmoid, which maps 0 to 1/2")
-        return stages
-
-    def _check_trainable(self, stages: Sequence[Stage]) -> None:
-        for stage in stages:
-            if not all(parameter.requires_grad for parameter in stage.layer.parameters()):
-                raise ValueError(
-                    f"DENPlugin: the model has no trainable parameters in {stage.name!r}; every hidden layer may grow "
-                    "and split, so that none can be frozen"
-                )
 
     def _begin_record(
         self, task: int, stages: Sequence[Stage], selected: Sequence[int], head_reads: bool = True

@@ -17,6 +17,24 @@ import torch
 from torch import Tensor, nn
 
 
+def check_stages(stages: Sequence[Stage]) -> None:
+    """Checks that a silent unit can be taken out, and that every hidden layer may grow and split.
+
+    Raises:
+        TypeError: if an activation does not map 0 to 0.
+        ValueError: if a layer is frozen.
+    """
+    for stage in stages:
+        for name, module in stage.after:
+            if isinstance(module, nn.Sigmoid):
+                raise TypeError(f"DENPlugin takes out units that say 0; {name!r} is a Sigmoid, which maps 0 to 1/2")
+        if not all(parameter.requires_grad for parameter in stage.layer.parameters()):
+            raise ValueError(
+                f"DENPlugin: the model has no trainable parameters in {stage.name!r}; every hidden layer may grow and "
+                "split, so that none can be frozen"
+            )
+
+
 @torch.no_grad()
 def select(stages: Sequence[Stage], head: Head, eps: float) -> tuple[list[Tensor], bool]:
     """The units that a head depends on, by hidden layer (n_l,) booleans; all where the head reads none.

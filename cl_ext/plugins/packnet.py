@@ -43,7 +43,8 @@ class PackNetPlugin(MaskedPlugin):
         Args:
             prune: `p_t` in [0, 1]: one for all tasks, or one for each (the last is repeated), or "equal", so that all
                 `tasks` own equally much: p_t = (T - t) / (T - t + 1). The paper has 0.5, then 0.75.
-            retrain_epochs: epochs of the second phase, >= 0; where nothing was pruned there is none.
+            retrain_epochs: epochs of the second phase, >= 0; where nothing was pruned there is none, but for the last
+                of `tasks`, which trains as long as the others.
             retrain_lr_factor: of the learning rate in the second phase, > 0; 0.1 is the authors' code's.
             tasks: T >= 1, if it is known: the last task then keeps all. "equal" needs it.
             biases: "per_task", or "frozen" after the first task, as in the paper.
@@ -72,12 +73,19 @@ class PackNetPlugin(MaskedPlugin):
 
     def share(self, position: int) -> float:
         """`p_t` of the task at `position`, from 1."""
-        if self.total is not None and position >= self.total:
+        if self._is_last(position):
             return 0.0
         if self.prune is None:
             assert self.total is not None  # the constructor asked for it
             return equal_share(position, self.total)
         return self.prune[min(position, len(self.prune)) - 1]
+
+    def _is_last(self, position: int) -> bool:
+        return self.total is not None and position >= self.total
+
+    def _prunes(self, position: int) -> bool:
+        """Whether a task at `position` would give up weights if it were not the last."""
+        return self.prune is None or self.prune[min(position, len(self.prune)) - 1] > 0.0
 
     def pack(self, share: float) -> int:
         """Frees a share of the task's own weights in each layer; returns how many entries that is."""
@@ -88,7 +96,9 @@ class PackNetPlugin(MaskedPlugin):
 
     def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Prunes, trains what is left, and ends the task."""
-        if self.pack(self.share(self.now)):
+        pruned = self.pack(self.share(self.now))
+        # The last task keeps all, and trains on as the others do: with fewer steps it would be behind for no reason.
+        if pruned or (self._is_last(self.now) and self._prunes(self.now)):
             self.hold()
             with self.phase(strategy, self.retrain_lr_factor):
                 run_epochs(strategy, self.retrain_epochs)

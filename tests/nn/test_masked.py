@@ -48,7 +48,7 @@ def _three_tasks(features: nn.Sequential) -> MaskedScheme:
 def _by_entry(features: nn.Module, scheme: MaskedScheme, name: str, position: int, task: int) -> Tensor:
     """A task's weight, entry by entry, from the definition."""
     weight, owner = features.get_parameter(name).detach(), scheme.owners[name]
-    result, picks = torch.zeros_like(weight), list(scheme.picks.get(task).get(name, torch.empty(0)))
+    result, picks = torch.zeros_like(weight), list(scheme.picked(task).get(name, torch.empty(0)))
     for index in torch.cartesian_prod(*(torch.arange(n) for n in weight.shape)):
         at = tuple(index.tolist())
         mine, old = int(owner[at]) == position, 0 < int(owner[at]) < position
@@ -75,7 +75,7 @@ def test_the_effective_weights_are_the_own_and_the_picked() -> None:
     scheme = _three_tasks(features)
     for position, task in enumerate(scheme.tasks, 1):
         for name, seen in scheme.visible(features, task).items():
-            owner, picks = scheme.owners[name], scheme.picks.get(task).get(name)
+            owner, picks = scheme.owners[name], scheme.picked(task).get(name)
             old = int(((owner > 0) & (owner < position)).sum()) if picks is None else int(picks.sum())
             assert int(seen.sum()) == int((owner == position).sum()) + old
 

@@ -1,6 +1,6 @@
 """Picking among earlier tasks' weights: its straight-through gradient, and what never moves."""
 
-from cl_ext.nn.picking import INITIAL, THRESHOLD, Picks, mask_rate
+from cl_ext.nn.picking import INITIAL, THRESHOLD, Picks, mask_rate, pack_bits, unpack_bits
 
 import pytest
 import torch
@@ -77,3 +77,13 @@ def test_resting_masks_have_no_gradient_and_reset_ones_pick_all() -> None:
 )
 def test_the_masks_learning_rate_falls_in_two_steps(progress: float, owns: bool, rate: float) -> None:
     assert mask_rate(progress, owns) == rate
+
+
+@pytest.mark.parametrize("n", [0, 1, 7, 8, 9, 64, 1001])
+def test_a_choice_is_kept_in_a_bit_each(n: int) -> None:
+    chosen = torch.rand(n, generator=torch.Generator().manual_seed(n)) < 0.5
+    packed = pack_bits(chosen)
+    assert packed.dtype == torch.uint8
+    assert packed.tolist() == [sum(int(bit) << k for k, bit in enumerate(chosen[i : i + 8])) for i in range(0, n, 8)]
+    assert torch.equal(unpack_bits(packed)[:n], chosen)
+    assert not unpack_bits(packed)[n:].any()

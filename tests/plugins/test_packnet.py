@@ -154,6 +154,24 @@ def test_without_pruning_and_for_the_last_of_known_tasks_all_is_kept() -> None:
     assert all(bool((owner > 0).all()) for owner in _owners(last).values())
 
 
+@pytest.mark.parametrize("prune", [0.5, "equal"])
+def test_the_last_of_known_tasks_trains_as_many_steps_as_the_others(prune: Any) -> None:
+    """It prunes nothing, but a stream's last accuracy is not to be that of fewer steps."""
+
+    class Counting(PackNetPlugin):
+        steps: tuple[int, ...] = ()
+
+        def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+            super().after_training_exp(strategy, *args, **kwargs)
+            self.steps += (strategy.clock.train_exp_iterations,)
+
+    known, unknown, none = Counting(prune, 2, tasks=3), Counting(0.5, 2), Counting(0.0, 2, tasks=3)
+    for plugin in (known, unknown, none):
+        watched(plugin)
+    assert known.steps == unknown.steps
+    assert all(few < many for few, many in zip(none.steps, known.steps, strict=True))  # prune 0 is plain training
+
+
 def test_frozen_biases_and_norms_are_those_of_the_first_task() -> None:
     experiences = list(stream().train_stream)
     plugin = PackNetPlugin(0.5, retrain_epochs=1, biases="frozen", norm="frozen")
