@@ -91,6 +91,8 @@ def run(
     device: Device = "cpu",
     retry_failed: RetryFailed = False,
     time_limit: TimeLimit = None,
+    track: Annotated[str | None, typer.Option(help="Follow cells in tensorboard, mlflow or wandb too.")] = None,
+    track_dir: Annotated[Path | None, typer.Option(help="Where it writes; by default tracking in the store.")] = None,
 ) -> None:
     """Runs what is left of a study, then writes and shows the report.
 
@@ -98,6 +100,7 @@ def run(
     """
     from cl_ext.study import run as run_study
     from cl_ext.study.progress import progress_for
+    from cl_ext.study.tracking import tracking_of
 
     with _one_sentence():
         study = _load(study_file, methods, seeds, dataset, data_root)
@@ -105,7 +108,7 @@ def run(
         try:
             summary = run_study(
                 study, store, workers=workers, device=device, data_root=data_root, retry_failed=retry_failed,
-                time_limit=time_limit, progress=progress_for(console),
+                time_limit=time_limit, progress=progress_for(console), tracking=tracking_of(track, track_dir),
             )  # fmt: skip
         except KeyboardInterrupt:
             _interrupted()
@@ -172,21 +175,22 @@ def report(
     folders: Annotated[list[Path], typer.Argument(help="Stores; several are merged.")],
     out: Annotated[Path | None, typer.Option(help="Where to write; by default the first store.")] = None,
     figures: Annotated[bool, typer.Option(help="Whether to draw the figures.")] = True,
+    outside: Annotated[Path | None, typer.Option(help="A CSV with results of others, shown marked.")] = None,
 ) -> None:
-    """Writes leaderboard.{md,csv,tex} and figures from the records of one or several stores."""
+    """Writes the leaderboard (html, md, csv, tex, bib, parquet) and figures from the records of stores."""
     from cl_ext.study import StudyError
 
     with _one_sentence():
         for folder in folders:
             if not (folder / "cells").is_dir():
                 raise StudyError(f"{folder} is no store: it has no folder `cells`")
-        _report(folders, out or folders[0], figures)
+        _report(folders, out or folders[0], figures, outside)
 
 
-def _report(folders: list[Path], out: Path, figures: bool) -> None:
+def _report(folders: list[Path], out: Path, figures: bool, outside: Path | None = None) -> None:
     from cl_ext.report.pages import write_report
 
-    written = write_report(folders, out, figures=figures, console=console)
+    written = write_report(folders, out, figures=figures, console=console, outside=outside)
     console.print(f"written: {', '.join(str(path) for path in written)}", highlight=False, soft_wrap=True)
 
 
@@ -195,13 +199,19 @@ def tune(
     study_file: StudyFile,
     out: Annotated[Path | None, typer.Option(help="The search's store; by default runs/<study>-tune.")] = None,
     write: Annotated[Path | None, typer.Option(help="The tuned study; by default <out>/<study>.yaml.")] = None,
+    protocol: Annotated[
+        str | None, typer.Option(help="end-of-stream (the default), first-experiences, fixed or transfer.")
+    ] = None,
     methods: Methods = None,
     scenarios: Annotated[str | None, typer.Option(help="Only these scenarios of the study's.")] = None,
     seeds: Annotated[str, typer.Option(help="Tuning seeds: none of the study's.")] = "1000",
     validation: Annotated[float, typer.Option(help="Fraction of the training data to measure on.")] = 0.2,
-    experiences: Annotated[int | None, typer.Option(help="Only the first of a permuted or rotated stream.")] = None,
+    experiences: Annotated[int | None, typer.Option(help="Only the stream's first so many.")] = None,
+    source: Annotated[Path | None, typer.Option("--from", help="transfer: the tuned study to take values of.")] = None,
     hyperparameters: Annotated[str | None, typer.Option(help="What to tune; by default each strength.")] = None,
     grid: Annotated[list[str] | None, typer.Option(help="Values to try: si_lambda=0.1,1; may be repeated.")] = None,
+    sampler: Annotated[str, typer.Option(help="grid, or Optuna's tpe or random.")] = "grid",
+    trials: Annotated[int | None, typer.Option(help="Settings that a sampler tries; by default 20.")] = None,
     workers: Workers = None,
     data_root: DataRoot = None,
     device: Device = "cpu",
@@ -213,30 +223,47 @@ def tune(
     Exit code 0: every method has a value; 1: no setting of some method finished; 2: a mistake; 130: interrupted.
     """
     from cl_ext.report.tuning import tuning_lines, tuning_table
+    from cl_ext.study import Study
     from cl_ext.study.progress import progress_for
-    from cl_ext.study.protocol import Protocol, parse_grids
+    from cl_ext.study.protocol import Protocol, check_protocol, parse_grids
+    from cl_ext.study.span import TRIALS
+    from cl_ext.study.transfer import fixed, transferred
+    from cl_ext.study.tune import Found
     from cl_ext.study.tune import tune as tune_study
     from cl_ext.study.tuned import check_place, write_tuned
 
+    found: list[Found] = []
     with _one_sentence():
         study = _load(study_file, None, None, None, data_root)
-        protocol = Protocol(
-            _names(methods), _names(scenarios), _seeds(seeds), validation, experiences, _names(hyperparameters),
-            parse_grids(grid or []),
-        )  # fmt: skip
+        searched: dict[str, object] = {
+            "--grid": grid, "--hyperparameters": hyperparameters, "--scenarios": scenarios, "--trials": trials,
+            "--sampler": sampler if sampler != "grid" else None,
+        }  # fmt: skip
+        named = check_protocol(protocol, experiences, source, [name for name, value in searched.items() if value])
         store = out or Path("runs") / f"{study.name}-tune"
         place = write or store / f"{study.name}.yaml"
         check_place(study, place)
-        try:
-            found, _ = tune_study(
-                study, protocol, store, workers=workers, device=device, data_root=data_root,
-                retry_failed=retry_failed, time_limit=time_limit, progress=progress_for(console),
+        if named in ("fixed", "transfer"):
+            chosen = _names(methods)
+            given = fixed(study, chosen) if source is None else transferred(study, Study.load(source), chosen)
+            written, lines = [given.write(study, place, data_root)], list(given.lines)
+        else:
+            search = Protocol(
+                methods=_names(methods), scenarios=_names(scenarios), seeds=_seeds(seeds), validation=validation,
+                experiences=3 if named == "first-experiences" and experiences is None else experiences,
+                hyperparameters=_names(hyperparameters), grids=parse_grids(grid or []), sampler=sampler,
+                trials=TRIALS if sampler != "grid" and trials is None else trials,
             )  # fmt: skip
-        except KeyboardInterrupt:
-            _interrupted()
-        written = write_tuned(study, protocol, found, store, place, data_root)
-    console.print(tuning_table(study, found))
-    for line in tuning_lines(found):
+            try:
+                found, _ = tune_study(
+                    study, search, store, workers=workers, device=device, data_root=data_root,
+                    retry_failed=retry_failed, time_limit=time_limit, progress=progress_for(console),
+                )  # fmt: skip
+            except KeyboardInterrupt:
+                _interrupted()
+            written, lines = write_tuned(study, search, found, store, place, data_root), list(tuning_lines(found))
+            console.print(tuning_table(study, found))
+    for line in lines:
         console.print(line, highlight=False, soft_wrap=True)
     console.print(f"written: {', '.join(str(path) for path in written)}", highlight=False, soft_wrap=True)
     if any(each.chosen is None for each in found):

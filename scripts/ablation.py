@@ -2,9 +2,10 @@
 
     python scripts/ablation.py benchmarks/ablations/sim_ema.yaml --data-root ../shared/data
 
-The table is written beside the store too, as ablation.md. An interrupted run goes on where it was. Tests are exact
-Wilcoxon signed-rank tests with Holm's correction over the rows; with so few seeds that the smallest reachable p is
-above 0.05 after it, the table says "underpowered".
+The table is written into the store too, as ablation.md, and for each scenario a figure of accuracies and parameters.
+An interrupted run goes on where it was. Tests are exact Wilcoxon signed-rank tests with Holm's correction over the
+rows, at the level 0.05; with fewer than five seeds, or where the smallest p that could have come out is above the level
+after the correction, the table says "underpowered".
 """
 
 import argparse
@@ -12,24 +13,22 @@ import dataclasses
 import sys
 from pathlib import Path
 
-from cl_ext.report.statistics import holm, paired_difference, summarize
+from cl_ext.report.ablations import ablation_figure
+from cl_ext.report.statistics import Comparison, compare, summarize
+from cl_ext.report.style import save
+from cl_ext.report.tables import scenario_name
 from cl_ext.study import Store, StudyError, run
-from cl_ext.study.ablation import Ablation, accuracies
+from cl_ext.study.ablation import Ablation, accuracies, costs
 from cl_ext.study.progress import progress_for
 from cl_ext.study.reader import parse_seeds
 
 from rich.console import Console
 
-LEVEL = 0.05
-
 
 def table(ablation: Ablation, store: Store, scenario: str) -> str:
     """Returns the Markdown table of one scenario; accuracies in per cent, differences in points."""
     found = accuracies(ablation, store, scenario)
-    base = found[ablation.reference]
-    others = [name for name in found if name != ablation.reference]
-    differences = {name: paired_difference(found[name], base) for name in others}
-    corrected = dict(zip(others, holm([differences[name].p for name in others]), strict=True))
+    comparisons = compare(found, ablation.reference)
     lines = [
         f"{ablation.name}, {scenario}-incremental: the difference is from `{ablation.reference}`, seed by seed",
         "",
@@ -45,13 +44,19 @@ def table(ablation: Ablation, store: Store, scenario: str) -> str:
         if name == ablation.reference:
             lines.append(f"| **{name}** | {mean} (n = {row.n}) | | | |")
             continue
-        pair = differences[name]
+        pair = comparisons[name].difference
         low, high = (100 * (pair.mean + sign * pair.half_width) for sign in (-1, 1))
         interval = f" [{low:+.2f}, {high:+.2f}]" if pair.n > 1 else ""
-        verdict = f"{corrected[name]:.2g}" if pair.least_p * len(others) <= LEVEL else "underpowered"
         difference = f"{100 * pair.mean:+.2f}{interval} | {pair.better:g} of {pair.n}"
-        lines.append(f"| {name} | {mean} (n = {row.n}) | {difference} | {verdict} |")
+        lines.append(f"| {name} | {mean} (n = {row.n}) | {difference} | {_shown(comparisons[name])} |")
     return "\n".join(lines)
+
+
+def _shown(comparison: Comparison) -> str:
+    """The corrected p and what it says; a word alone where no outcome could have shown anything."""
+    if comparison.verdict in ("underpowered", "equal"):
+        return comparison.verdict
+    return f"{comparison.p_holm:.2g} ({comparison.verdict})"
 
 
 def main() -> int:
@@ -78,6 +83,11 @@ def main() -> int:
     page = "\n\n".join(table(ablation, Store(out), scenario) for scenario in ablation.scenarios)
     (out / "ablation.md").write_text(page + "\n")
     print(page)
+    for scenario in ablation.scenarios:
+        title = f"{ablation.name}, {scenario_name(scenario)}: {ablation.title}"
+        found = accuracies(ablation, Store(out), scenario), costs(ablation, Store(out), scenario, "parameters")
+        for path in save(ablation_figure(*found, ablation.reference, title), out / f"ablation-{scenario}"):
+            print(f"written: {path}", file=sys.stderr)
     return 1 if summary.failed else 0
 
 

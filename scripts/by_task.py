@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from cl_ext.report.by_task import by_task_tables, size_tables
-from cl_ext.study.frame import collect, load_records
+from cl_ext.study.frame import collect
 
 
 def main() -> int:
@@ -24,14 +24,10 @@ def main() -> int:
     options = parser.parse_args()
     if options.late < 1:
         parser.error(f"--late is {options.late}; it takes a whole number of at least 1")
-    records = [record for record in load_records(*options.stores) if record["study"]]
     try:
         frame = collect(*options.stores)
-        tables = (
-            size_tables(records, frame)
-            if options.sizes
-            else by_task_tables(records, frame, options.reference, options.late)
-        )
+        frame = frame if frame.empty else frame[frame["study"] != ""]
+        tables = size_tables(frame) if options.sizes else by_task_tables(frame, options.reference, options.late)
     except ValueError as error:
         print(f"by_task: {error}", file=sys.stderr)
         return 2

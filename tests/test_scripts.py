@@ -39,6 +39,7 @@ def test_ablation_prints_differences_seed_by_seed(tmp_path):
     text = "ablation: a\nstudy: tiny.yaml\nreference: naive\nvariants:\n  none: {method: er, mem_size: 0}\n"
     done = script("ablation", write(tmp_path, text, "a.yaml"), "--out", tmp_path / "a")
     assert done.returncode == 0, done.stderr
+    assert {path.name for path in (tmp_path / "a").glob("ablation-*")} == {"ablation-class.png", "ablation-class.pdf"}
     page = (tmp_path / "a" / "ablation.md").read_text()
     assert page in done.stdout
     row = next(line for line in page.splitlines() if line.startswith("| none"))

@@ -78,7 +78,8 @@ class Context:
         streams = benchmark.train_stream
         self.experiences = len(streams)
         self.classes_per_experience = [sorted(int(c) for c in e.classes_in_this_experience) for e in streams]
-        self.classes = 1 + max(max(classes) for classes in self.classes_per_experience)
+        known = 1 + max(max(classes) for classes in self.classes_per_experience)
+        self.classes = max(known, getattr(benchmark, "outputs", 0))  # of the whole stream, where this is its beginning
         self.input_shape = tuple(streams[0].dataset[0][0].shape)
         smallest = min(len(experience.dataset) for experience in streams)
         if budget.drop_last and smallest < budget.batch_size:

@@ -86,6 +86,7 @@ class Method:
         name: What users type. A name never changes its meaning.
         source: `avalanche` or `cl_ext`, or a third party's package.
         paper: Where the method comes from.
+        cites: The BibTeX keys of its papers (`cl_ext/references.bib`); a third party's row may leave them out.
         revision: Bumped when a change of code moves numbers; older records are then stale.
         scenarios: The scenarios in which it runs.
         needs_task_label: Whether it needs the task label at test time; its task-agnostic accuracy is then undefined.
@@ -115,6 +116,7 @@ class Method:
     networks: tuple[str, ...] = NETWORKS
     heads: tuple[str, ...] = HEADS
     reference: bool = False
+    cites: tuple[str, ...] = ()
 
     def problem(self, scenarios: Sequence[str], network: NetworkSpec) -> str | None:
         """Why no cell of such a study can run this method, in one sentence; None where one can."""

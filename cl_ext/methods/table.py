@@ -31,6 +31,7 @@ METHODS = MethodTable(
             "joint_incremental",
             source="cl_ext",
             paper="a fresh network on experiences 1..k at each k: the a*_k of intransigence (Chaudhry et al. 2018)",
+            cites=("chaudhry2018riemannian",),
             build=f"{_REFERENCES}:joint_incremental",
             stores="all data",
             faults=(SPLIT_BY_TASK,),

@@ -29,6 +29,7 @@ AVALANCHE_ROWS = (
         "ewc_avalanche",
         source="avalanche",
         paper="EWC (Kirkpatrick et al. 2017)",
+        cites=("kirkpatrick2017overcoming",),
         build=f"{_REGULARISATION}:ewc",
         hyperparameters={"ewc_lambda": strength(100.0, 0, 9, "penalty strength, no 1/2")},
         stores="an importance and an anchor an experience",
@@ -39,6 +40,7 @@ AVALANCHE_ROWS = (
         "ewc_online_avalanche",
         source="avalanche",
         paper="online EWC (Schwarz et al. 2018, Progress & Compress)",
+        cites=("schwarz2018progress",),
         build=f"{_REGULARISATION}:ewc_online",
         hyperparameters={
             "ewc_lambda": strength(100.0, 0, 9, "penalty strength, no 1/2"),
@@ -52,6 +54,7 @@ AVALANCHE_ROWS = (
         "si_avalanche",
         source="avalanche",
         paper="SI (Zenke et al. 2017)",
+        cites=("zenke2017continual",),
         build=f"{_REGULARISATION}:si",
         hyperparameters={
             "si_lambda": strength(100.0, -1, 6, "penalty strength, with a 1/2"),
@@ -70,6 +73,7 @@ AVALANCHE_ROWS = (
         "mas_avalanche",
         source="avalanche",
         paper="MAS (Aljundi et al. 2018)",
+        cites=("aljundi2018memory",),
         build=f"{_REGULARISATION}:mas",
         hyperparameters={
             "mas_lambda": strength(0.1, -3, 4, "penalty strength, no 1/2"),
@@ -90,6 +94,7 @@ AVALANCHE_ROWS = (
         "rwalk_avalanche",
         source="avalanche",
         paper="RWalk (Chaudhry et al. 2018)",
+        cites=("chaudhry2018riemannian",),
         build=f"{_REGULARISATION}:rwalk",
         hyperparameters={
             "rwalk_lambda": strength(1.0, -3, 3, "penalty strength, no 1/2"),
@@ -115,6 +120,7 @@ AVALANCHE_ROWS = (
         "lwf_avalanche",
         source="avalanche",
         paper="LwF (Li & Hoiem 2016)",
+        cites=("li2016learning",),
         build=f"{_REGULARISATION}:lwf",
         hyperparameters={
             "lwf_lambda": strength(1.0, -3, 3, "weight of the distillation"),
@@ -132,6 +138,7 @@ AVALANCHE_ROWS = (
         "lfl",
         source="avalanche",
         paper="less-forgetting learning (Jung et al. 2016)",
+        cites=("jung2016less",),
         build=f"{_REGULARISATION}:lfl",
         hyperparameters={"lfl_lambda": strength(1.0, -3, 3, "weight of the features' distance")},
         stores="a teacher",
@@ -142,6 +149,7 @@ AVALANCHE_ROWS = (
         "cwr_star",
         source="avalanche",
         paper="CWR* (Lomonaco et al. 2020, Rehearsal-Free Continual Learning over Small Non-I.I.D. Batches)",
+        cites=("lomonaco2020rehearsal",),
         build=f"{_REGULARISATION}:cwr_star",
         stores="the classifier's rows",
         faults=(
@@ -154,6 +162,7 @@ AVALANCHE_ROWS = (
         "replay_avalanche",
         source="avalanche",
         paper="experience replay (Chaudhry et al. 2019, On Tiny Episodic Memories)",
+        cites=("chaudhry2019tiny",),
         build=f"{_REHEARSAL}:replay",
         hyperparameters={"mem_size": _MEMORY, "mem_batch_size": _MEMORY_BATCH},
         stores="samples",
@@ -162,6 +171,7 @@ AVALANCHE_ROWS = (
         "gem_avalanche",
         source="avalanche",
         paper="GEM (Lopez-Paz & Ranzato 2017)",
+        cites=("lopezpaz2017gradient",),
         build=f"{_REHEARSAL}:gem",
         hyperparameters={
             "mem_size": _MEMORY,
@@ -180,6 +190,7 @@ AVALANCHE_ROWS = (
         "agem_avalanche",
         source="avalanche",
         paper="A-GEM (Chaudhry et al. 2019, Efficient Lifelong Learning with A-GEM)",
+        cites=("chaudhry2019efficient",),
         build=f"{_REHEARSAL}:agem",
         hyperparameters={"mem_size": _MEMORY, "mem_batch_size": _MEMORY_BATCH},
         stores="samples and a gradient",
@@ -193,6 +204,7 @@ AVALANCHE_ROWS = (
         "gdumb",
         source="avalanche",
         paper="GDumb (Prabhu et al. 2020)",
+        cites=("prabhu2020gdumb",),
         build=f"{_REHEARSAL}:gdumb",
         hyperparameters={"mem_size": _MEMORY},
         stores="samples and the initial weights",
@@ -205,6 +217,7 @@ AVALANCHE_ROWS = (
         "der_avalanche",
         source="avalanche",
         paper="DER (Buzzega et al. 2020)",
+        cites=("buzzega2020dark",),
         heads=("full",),
         build=f"{_REHEARSAL}:der",
         hyperparameters={
@@ -222,6 +235,7 @@ AVALANCHE_ROWS = (
         "derpp_avalanche",
         source="avalanche",
         paper="DER++ (Buzzega et al. 2020)",
+        cites=("buzzega2020dark",),
         heads=("full",),
         build=f"{_REHEARSAL}:derpp",
         hyperparameters={
@@ -242,6 +256,7 @@ AVALANCHE_ROWS = (
         "er_ace",
         source="avalanche",
         paper="ER-ACE (Caccia et al. 2022)",
+        cites=("caccia2022new",),
         build=f"{_REHEARSAL}:er_ace",
         hyperparameters={"mem_size": _MEMORY, "mem_batch_size": _MEMORY_BATCH},
         stores="samples",
@@ -255,6 +270,7 @@ AVALANCHE_ROWS = (
         "mir",
         source="avalanche",
         paper="MIR (Aljundi et al. 2019, Online Continual Learning with Maximally Interfered Retrieval)",
+        cites=("aljundi2019online",),
         build=f"{_REHEARSAL}:mir",
         hyperparameters={
             "mem_size": _MEMORY,
@@ -274,6 +290,7 @@ AVALANCHE_ROWS = (
         "gss",
         source="avalanche",
         paper="GSS-greedy (Aljundi et al. 2019, Gradient Based Sample Selection for Online Continual Learning)",
+        cites=("aljundi2019gradient",),
         build=f"{_REHEARSAL}:gss",
         hyperparameters={
             "mem_size": _MEMORY,
@@ -295,6 +312,7 @@ AVALANCHE_ROWS = (
         "icarl",
         source="avalanche",
         paper="iCaRL (Rebuffi et al. 2017)",
+        cites=("rebuffi2017icarl",),
         build=f"{_REHEARSAL}:icarl",
         scenarios=("task", "class"),
         hyperparameters={"mem_size": _MEMORY},
@@ -316,6 +334,7 @@ AVALANCHE_ROWS = (
         "bic",
         source="avalanche",
         paper="BiC (Wu et al. 2019, Large Scale Incremental Learning)",
+        cites=("wu2019large",),
         build=f"{_REHEARSAL}:bic",
         scenarios=("task", "class"),
         hyperparameters={
@@ -339,6 +358,7 @@ AVALANCHE_ROWS = (
         "generative_replay_avalanche",
         source="avalanche",
         paper="deep generative replay (Shin et al. 2017)",
+        cites=("shin2017continual",),
         build=f"{_REHEARSAL}:generative_replay",
         hyperparameters={
             "latent": HyperParameter(16, search=(2, 8, 16, 32), low=1, note="units of the VAE's latent space"),
@@ -361,6 +381,7 @@ AVALANCHE_ROWS = (
         "pnn_avalanche",
         source="avalanche",
         paper="progressive networks (Rusu et al. 2016)",
+        cites=("rusu2016progressive",),
         networks=("mlp",),
         heads=("full",),
         build=f"{_ARCHITECTURE}:pnn",
@@ -381,6 +402,7 @@ AVALANCHE_ROWS = (
         "packnet_avalanche",
         source="avalanche",
         paper="PackNet (Mallya & Lazebnik 2018)",
+        cites=("mallya2018packnet",),
         networks=("mlp", "cnn"),
         heads=("full",),
         build=f"{_ARCHITECTURE}:packnet",

@@ -20,6 +20,7 @@ OUR_ROWS = (
         "ewc",
         source="cl_ext",
         paper="EWC (Kirkpatrick et al. 2017)",
+        cites=("kirkpatrick2017overcoming",),
         build=f"{_OURS}:ewc",
         hyperparameters={
             "ewc_lambda": strength(500.0, 0, 10, "penalty strength, with a 1/2"),
@@ -32,6 +33,7 @@ OUR_ROWS = (
         "ewc_online",
         source="cl_ext",
         paper="online EWC (Schwarz et al. 2018, Progress & Compress)",
+        cites=("schwarz2018progress", "huszar2018note"),
         build=f"{_OURS}:ewc_online",
         hyperparameters={
             "ewc_lambda": strength(500.0, 0, 10, "penalty strength, with a 1/2"),
@@ -45,6 +47,7 @@ OUR_ROWS = (
         "l2",
         source="cl_ext",
         paper="L2 penalty around the latest weights (baseline of Kirkpatrick et al. 2017)",
+        cites=("kirkpatrick2017overcoming", "hsu2018re"),
         build=f"{_OURS}:l2",
         hyperparameters={"l2_lambda": strength(0.01, -4, 3, "penalty strength, no 1/2")},
         stores="anchors and importances of 1",
@@ -54,6 +57,7 @@ OUR_ROWS = (
         "mas",
         source="cl_ext",
         paper="memory aware synapses (Aljundi et al. 2018)",
+        cites=("aljundi2018memory",),
         build=f"{_OURS}:mas",
         hyperparameters={
             "mas_lambda": strength(1.0, -4, 5, "penalty strength, no 1/2"),
@@ -66,6 +70,7 @@ OUR_ROWS = (
         "mas_local",
         source="cl_ext",
         paper="local memory aware synapses, l-MAS (Aljundi et al. 2018)",
+        cites=("aljundi2018memory",),
         build=f"{_OURS}:mas_local",
         hyperparameters={
             "mas_lambda": strength(1.0, -5, 4, "penalty strength, no 1/2"),
@@ -78,6 +83,7 @@ OUR_ROWS = (
         "rwalk",
         source="cl_ext",
         paper="RWalk (Chaudhry et al. 2018)",
+        cites=("chaudhry2018riemannian",),
         build=f"{_OURS}:rwalk",
         revision=2,
         hyperparameters={
@@ -94,6 +100,7 @@ OUR_ROWS = (
         "scp",
         source="cl_ext",
         paper="sliced Cramer preservation (Kolouri et al. 2020)",
+        cites=("kolouri2020sliced",),
         build=f"{_OURS}:scp",
         revision=2,
         hyperparameters={
@@ -109,6 +116,7 @@ OUR_ROWS = (
         "si",
         source="cl_ext",
         paper="SI (Zenke et al. 2017)",
+        cites=("zenke2017continual",),
         build=f"{_OURS}:si",
         hyperparameters={
             "si_lambda": strength(0.1, -3, 6, "penalty strength (the paper's c), no 1/2"),
@@ -122,6 +130,7 @@ OUR_ROWS = (
         "ebll",
         source="cl_ext",
         paper="encoder based lifelong learning (Rannen et al. 2017)",
+        cites=("rannen2017encoder",),
         build=f"{_OURS}:ebll",
         hyperparameters={
             "ebll_lambda": strength(0.02, -4, 4, "weight of the codes' squared distance, with a 1/2"),
@@ -139,6 +148,7 @@ OUR_ROWS = (
         "lwf",
         source="cl_ext",
         paper="LwF (Li & Hoiem 2016)",
+        cites=("li2016learning",),
         build=f"{_OURS}:lwf",
         hyperparameters={
             "lwf_lambda": strength(1.0, -3, 3, "weight of the distillation, no T^2"),
@@ -152,6 +162,7 @@ OUR_ROWS = (
         "gem",
         source="cl_ext",
         paper="GEM (Lopez-Paz & Ranzato 2017)",
+        cites=("lopezpaz2017gradient",),
         build=f"{_OURS}:gem",
         hyperparameters={
             "mem_size": _MEMORY,
@@ -165,6 +176,7 @@ OUR_ROWS = (
         "agem",
         source="cl_ext",
         paper="A-GEM (Chaudhry et al. 2019, Efficient Lifelong Learning with A-GEM)",
+        cites=("chaudhry2019efficient",),
         build=f"{_OURS}:agem",
         revision=2,
         hyperparameters={
@@ -179,6 +191,7 @@ OUR_ROWS = (
         "ogd",
         source="cl_ext",
         paper="orthogonal gradient descent (Farajtabar et al. 2020)",
+        cites=("farajtabar2020orthogonal",),
         build=f"{_OURS}:ogd",
         hyperparameters={
             "n_samples": HyperParameter(200, search=(50, 100, 200), low=0, note="stored directions an experience"),
@@ -192,6 +205,7 @@ OUR_ROWS = (
         "ogd_ema",
         source="cl_ext",
         paper="this package's own: OGD with directions at a fast and a slow average of the weights",
+        cites=("farajtabar2020orthogonal", "arani2022learning"),
         build=f"{_OURS}:ogd_ema",
         hyperparameters={
             "n_directions": HyperParameter(150, search=(60, 150, 300), low=0, note="an experience's, at all points"),
@@ -211,6 +225,7 @@ OUR_ROWS = (
         "imm_mean",
         source="cl_ext",
         paper="mean-IMM, incremental moment matching (Lee et al. 2017)",
+        cites=("lee2017overcoming",),
         build=f"{_OURS}:imm_mean",
         hyperparameters=_IMM,
         stores="the earlier weights' mean and number, the merged weights, theta of the last experience for transfers",
@@ -221,6 +236,7 @@ OUR_ROWS = (
         "imm_mode",
         source="cl_ext",
         paper="mode-IMM, incremental moment matching (Lee et al. 2017)",
+        cites=("lee2017overcoming",),
         build=f"{_OURS}:imm_mode",
         hyperparameters=_IMM | {"fisher": HyperParameter("exact", choices=_FISHERS, note="which diagonal Fisher")},
         stores="the earlier weights' centre, Fisher and number, the merged weights, theta of the last experience",

@@ -25,6 +25,7 @@ REPLAY_ROWS = (
         "er",
         source="cl_ext",
         paper="experience replay with a reservoir (Riemer et al. 2019, Chaudhry et al. 2019)",
+        cites=("riemer2019learning", "chaudhry2019tiny"),
         build=f"{_OURS}:er",
         hyperparameters={
             "mem_size": _MEMORY,
@@ -37,6 +38,7 @@ REPLAY_ROWS = (
         "der",
         source="cl_ext",
         paper="DER (Buzzega et al. 2020, Dark Experience for General Continual Learning)",
+        cites=("buzzega2020dark",),
         build=f"{_OURS}:der",
         hyperparameters={
             "alpha": strength(0.2, -3, 2, "weight of the logits' distance, a mean over the outputs"),
@@ -50,6 +52,7 @@ REPLAY_ROWS = (
         "derpp",
         source="cl_ext",
         paper="DER++ (Buzzega et al. 2020, Dark Experience for General Continual Learning)",
+        cites=("buzzega2020dark",),
         build=f"{_OURS}:derpp",
         hyperparameters={
             "alpha": strength(0.2, -3, 2, "weight of the logits' distance, a mean over the outputs"),
@@ -65,6 +68,7 @@ REPLAY_ROWS = (
         "generative_replay",
         source="cl_ext",
         paper="deep generative replay (Shin et al. 2017)",
+        cites=("shin2017continual",),
         build=f"{_OURS}:generative_replay",
         hyperparameters={
             "r": HyperParameter(0.0, search=(0.0, 0.1, 0.3, 0.5), low=0.0, high=1.0, note="of the new one; 0: 1/i"),
@@ -86,6 +90,7 @@ REPLAY_ROWS = (
             name,
             source="cl_ext",
             paper=f"{_CLSER_PAPER}, {network} network",
+            cites=("arani2022learning",),
             build=f"{_OURS}:{name}",
             hyperparameters=_CLSER,
             stores="samples and two networks",
@@ -101,6 +106,7 @@ REPLAY_ROWS = (
         "sim_ema",
         source="cl_ext",
         paper="this package's own: CLS-ER with an average for each group of similar tasks",
+        cites=("arani2022learning",),
         build=f"{_OURS}:sim_ema",
         hyperparameters={
             "sim_ema_lambda": strength(0.1, -3, 3, "weight of the consistency, a mean over the outputs"),
@@ -127,6 +133,7 @@ REPLAY_ROWS = (
         "dualnet",
         source="cl_ext",
         paper="DualNet (Pham et al. 2021, DualNet: Continual Learning, Fast and Slow)",
+        cites=("pham2021dualnet",),
         build=f"{_OURS}:dualnet",
         hyperparameters={
             "dualnet_lambda": strength(2.0, -3, 3, "weight of the distillation on memory, no T^2"),

@@ -106,6 +106,48 @@ def backward_transfer(R: ArrayLike) -> float:
     return float((trained[-1] - np.diagonal(trained))[:-1].mean())
 
 
+def backward_transfer_pairs(R: ArrayLike) -> float:
+    """Backward transfer over all pairs, Díaz-Rodríguez et al. 2018: the mean of ``R[i, j] - R[j, j]`` over all i > j.
+
+    Where `backward_transfer` looks at the end of the stream only, this one looks at every experience after j.
+
+    Args:
+        R: accuracy matrix, (T + 1, T), fractions, NaN where undefined.
+
+    Returns:
+        A number in [-1, 1]; NaN for T = 1.
+    """
+    trained = as_matrix(R)[1:]
+    if len(trained) < 2:
+        return float("nan")
+    later = np.tri(len(trained), k=-1, dtype=bool)
+    return float((trained - np.diagonal(trained))[later].mean())
+
+
+def remembering(R: ArrayLike) -> float:
+    """Remembering REM of Díaz-Rodríguez et al. 2018: ``1 - abs(min(BWT, 0))``, BWT over all pairs i > j.
+
+    Args:
+        R: accuracy matrix, (T + 1, T), fractions, NaN where undefined.
+
+    Returns:
+        A fraction in [0, 1], 1 where nothing is forgotten; NaN for T = 1.
+    """
+    return float(1.0 - abs(np.minimum(backward_transfer_pairs(R), 0.0)))
+
+
+def positive_backward_transfer(R: ArrayLike) -> float:
+    """Positive backward transfer BWT+ of Díaz-Rodríguez et al. 2018: ``max(BWT, 0)``, BWT over all pairs i > j.
+
+    Args:
+        R: accuracy matrix, (T + 1, T), fractions, NaN where undefined.
+
+    Returns:
+        A fraction in [0, 1]; NaN for T = 1.
+    """
+    return float(np.maximum(backward_transfer_pairs(R), 0.0))
+
+
 def forward_transfer(R: ArrayLike) -> float:
     """Forward transfer FWT of Lopez-Paz and Ranzato 2017 (GEM): ``1/(T-1) * sum_{i>=2} (R[i-1, i] - b[i])``.
 

@@ -13,7 +13,7 @@ class Metric:
     Attributes:
         name: its column in the tidy frame.
         function: computes it from the arrays that `inputs` names.
-        inputs: what the function takes, in order: "R", "reference", "curve", "experience".
+        inputs: what the function takes, in order: "R", "reference", "curve", "experience", "iteration".
         title: the head of its column in a table.
         formula: its definition as plain text, in the symbols of `cl_ext.metrics.matrix` and `cl_ext.metrics.anytime`.
         source: the paper that defined it.
@@ -131,6 +131,56 @@ _ROWS = (
         "WC-ACC",
         "1/k * curve[N, k] + (1 - 1/k) * min-ACC",
         "De Lange et al. 2023",
+        (0.0, 1.0),
+        higher_is_better=True,
+    ),
+    Metric(
+        "remembering",
+        matrix.remembering,
+        _MATRIX,
+        "REM",
+        "1 - abs(min(BWT, 0)), BWT = 2/(T(T-1)) * sum_{i>j} (R[i, j] - R[j, j])",
+        "Díaz-Rodríguez et al. 2018",
+        (0.0, 1.0),
+        higher_is_better=True,
+    ),
+    Metric(
+        "positive_backward_transfer",
+        matrix.positive_backward_transfer,
+        _MATRIX,
+        "BWT+",
+        "max(BWT, 0), BWT = 2/(T(T-1)) * sum_{i>j} (R[i, j] - R[j, j])",
+        "Díaz-Rodríguez et al. 2018",
+        (0.0, 1.0),
+        higher_is_better=True,
+    ),
+    Metric(
+        "windowed_forgetting",
+        anytime.windowed_forgetting,
+        _CURVE,
+        f"WF^{anytime.WINDOW}",
+        "1/k * sum_{j<=k} max_{n <= m < n + w} (curve[n, j] - curve[m, j]), j begun at n",
+        "De Lange et al. 2023",
+        (0.0, 1.0),
+        higher_is_better=False,
+    ),
+    Metric(
+        "windowed_plasticity",
+        anytime.windowed_plasticity,
+        _CURVE,
+        f"WP^{anytime.WINDOW}",
+        "1/k * sum_{j<=k} max_{n <= m < n + w} (curve[m, j] - curve[n, j]), j begun at n",
+        "De Lange et al. 2023",
+        (0.0, 1.0),
+        higher_is_better=True,
+    ),
+    Metric(
+        "learning_curve_area",
+        anytime.learning_curve_area,
+        ("R", "curve", "experience", "iteration"),
+        f"LCA_{anytime.SHOTS}",
+        "1/(beta+1) * sum_{b=0..beta} (1/T * sum_k a[k, b]), a[k, b] on k after b batches of k",
+        "Chaudhry et al. 2019 (A-GEM)",
         (0.0, 1.0),
         higher_is_better=True,
     ),

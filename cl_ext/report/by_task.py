@@ -1,7 +1,6 @@
 """Methods task by task: final accuracy of each, worst forgetting, and differences from a reference, seed by seed."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from cl_ext.metrics import forgetting_per_experience
 from cl_ext.report.runs import Run, boards
@@ -30,12 +29,11 @@ def worst_forgetting(run: Run) -> float:
     return float(defined.max()) if defined.size else float("nan")
 
 
-def by_task_tables(records: Sequence[Mapping[str, Any]], frame: pd.DataFrame, reference: str, late: int) -> list[str]:
+def by_task_tables(frame: pd.DataFrame, reference: str, late: int) -> list[str]:
     """A Markdown table for each board that has the reference; accuracies in per cent, differences in points.
 
     Args:
-        records: the cells' records with their spec's fields.
-        frame: the tidy frame of the same cells.
+        frame: the tidy frame.
         reference: the label of the row that others are compared with.
         late: how many of the last tasks the last column is about.
 
@@ -44,7 +42,7 @@ def by_task_tables(records: Sequence[Mapping[str, Any]], frame: pd.DataFrame, re
     """
     tables = []
     labels: set[str] = set()
-    for board in boards(records, frame):
+    for board in boards(frame):
         labels |= set(board.labels)
         if reference not in board.labels:
             continue
@@ -70,7 +68,7 @@ def by_task_tables(records: Sequence[Mapping[str, Any]], frame: pd.DataFrame, re
     return tables
 
 
-def size_tables(records: Sequence[Mapping[str, Any]], frame: pd.DataFrame) -> list[str]:
+def size_tables(frame: pd.DataFrame) -> list[str]:
     """A Markdown table for each board: how network, memory and time grow from the first to the last task.
 
     Columns are means over seeds. Time is CPU seconds of training a task, the mean of two early tasks and of the last
@@ -79,7 +77,7 @@ def size_tables(records: Sequence[Mapping[str, Any]], frame: pd.DataFrame) -> li
     """
     tables = []
     memory = frame.groupby("run_id")["peak_memory_bytes"].first() if "peak_memory_bytes" in frame else pd.Series()
-    for board in boards(records, frame):
+    for board in boards(frame):
         head = ["method", "seeds", "parameters, untrained", "at the end", "times as many"]
         head += ["CPU s, early tasks", "late tasks", "times as long", "peak memory [MB]"]
         lines = [f"{board_title(board.table)}: growth over {board.experiences} tasks", "", _row(head)]

@@ -1,12 +1,12 @@
 """The columns of a leaderboard: a column is an entry of one table, from which every writer takes what it needs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 from cl_ext.metrics import METRICS, Metric
 
-Detail = Literal["terminal", "report", "csv"]
+Detail = Literal["terminal", "paper", "report", "csv"]
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class Column:
         source: the paper or the record's field that it comes from.
         format: a finite value as text, in the unit; the half width of an interval is formatted alike.
         higher_is_better: the direction in which a method wins; None where nothing is marked as best.
+        needs: what a cell or its board must have for the column to hold a number.
         interval: whether tables show the interval beside the mean.
         detail: the smallest table that shows it; the CSV has every column.
     """
@@ -32,6 +33,7 @@ class Column:
     source: str
     format: Callable[[float], str]
     higher_is_better: bool | None
+    needs: str
     interval: bool
     detail: Detail
 
@@ -69,7 +71,18 @@ def size(value: float) -> str:
     return f"{value:.3g} B"
 
 
-_TERMINAL = {"accuracy", "average_incremental_accuracy", "forgetting"}
+_DETAILS: dict[str, Detail] = {
+    **dict.fromkeys(("accuracy", "average_incremental_accuracy", "forgetting"), "terminal"),
+    "bwt": "paper",
+    **dict.fromkeys(("remembering", "positive_backward_transfer", "windowed_plasticity", "learning_curve_area"), "csv"),
+}
+_NEEDS = {
+    "iteration": "`evaluation: 1` in the study, and experiences of at least 10 batches",
+    "curve": "test accuracies while training: `evaluation: epoch` or a number of iterations in the study",
+    "reference": "a finished cell of `joint_incremental` at the same seed of the same board",
+    "R": "an accuracy matrix that is defined where the formula looks, and two experiences where it looks at pairs",
+}
+"""By input, the one that is hardest to have first."""
 _TWINS = {"task_aware": "task-aware", "task_agnostic": "task-agnostic"}
 
 
@@ -83,21 +96,36 @@ def _measure(metric: Metric, twin: str = "") -> Column:
         source=metric.source,
         format=percent,
         higher_is_better=metric.higher_is_better,
+        needs=next(needs for name, needs in _NEEDS.items() if name in metric.inputs),
         interval=True,
-        detail="csv" if twin else "terminal" if metric.name in _TERMINAL else "report",
+        detail="csv" if twin else _DETAILS.get(metric.name, "report"),
     )
 
 
 def _cost(
-    key: str, title: str, unit: str, formula: str, form: Callable[[float], str], detail: Detail = "csv"
+    key: str,
+    title: str,
+    unit: str,
+    formula: str,
+    form: Callable[[float], str],
+    detail: Detail = "csv",
+    needs: str = "a record with `costs`, which older ones may lack in part",
 ) -> Column:
     """A cost's column: its mean, nothing marked as best, because the cheapest method is the one that does least."""
-    return Column(key, title, unit, formula, "record: costs", form, None, interval=False, detail=detail)
+    return Column(key, title, unit, formula, "record: costs", form, None, needs, interval=False, detail=detail)
 
 
 COLUMNS: tuple[Column, ...] = (
     *(_measure(metric) for metric in METRICS.values()),
-    _cost("cost_relative", "Cost", "x naive", "train_cpu_seconds / mean train_cpu_seconds of naive", ratio, "terminal"),
+    _cost(
+        "cost_relative",
+        "Cost",
+        "x naive",
+        "train_cpu_seconds / mean train_cpu_seconds of naive",
+        ratio,
+        "terminal",
+        needs="a finished cell of `naive` in the board",
+    ),
     _cost("cpu_seconds", "CPU time", "s", "CPU seconds of the whole cell", seconds, "report"),
     _cost(
         "extra_bytes",
@@ -117,9 +145,22 @@ COLUMNS: tuple[Column, ...] = (
     *(_measure(metric, twin) for metric in METRICS.values() for twin in _TWINS),
 )
 
-_ORDER: tuple[Detail, ...] = ("terminal", "report", "csv")
+_ORDER: tuple[Detail, ...] = ("terminal", "paper", "report", "csv")
 
 
 def columns_for(detail: Detail) -> list[Column]:
     """The columns that a table of this detail may show, in order."""
     return [column for column in COLUMNS if _ORDER.index(column.detail) <= _ORDER.index(detail)]
+
+
+def columns_named(keys: Iterable[str]) -> list[Column]:
+    """The columns with these keys, in the order given.
+
+    Raises:
+        ValueError: a key is no column's.
+    """
+    known = {column.key: column for column in COLUMNS}
+    wanted = list(keys)
+    if unknown := [key for key in wanted if key not in known]:
+        raise ValueError(f"there is no column {unknown[0]!r}; columns are {', '.join(known)}")
+    return [known[key] for key in wanted]

@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from cl_ext.report import style
+from cl_ext.report.doors import board_figure
+from cl_ext.report.panels import Line, Panel, panel_pages
 from cl_ext.report.runs import Board, Run
+from cl_ext.report.scales import engineering, linear
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
-from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, MaxNLocator
 
 _SEPARATE = "separate"
 
@@ -24,66 +24,70 @@ def _mean(runs: list[Run], key: str) -> np.ndarray:
 def _changes(run: Run) -> bool:
     """Whether a run's network grows, or is shared out over tasks."""
     return bool(run.sizes) and (
-        any(size["by_task"] for size in run.sizes) or len({size["parameters"] for size in run.sizes}) > 1
+        any(size.get("by_task") for size in run.sizes) or len({size["parameters"] for size in run.sizes}) > 1
     )
 
 
-def parameters_over_the_stream(board: Board) -> list[Figure]:
-    """Parameters after each experience: all, those that are not 0, those that each task's prediction uses."""
-    runs = {label: [run for run in board.runs if run.label == label] for label in board.labels}
-    labels = [label for label, mine in runs.items() if all(_changes(run) for run in mine) and label != _SEPARATE]
+@board_figure(needs="`sizes` in the records, and a method whose network grows or is shared out over tasks")
+def parameters_over_the_stream(board: Board, width: float) -> list[style.Page]:
+    """Parameters after each experience: all, those that are not 0, those that each task's prediction uses.
+
+    A panel each method whose network grows or is shared out; the dashed line is a network an experience (`separate`).
+    """
+    runs = board.runs_by_label
+    labels = [label for label in board.labels if all(_changes(run) for run in runs[label]) and label != _SEPARATE]
     if not labels:
         return []
     separate = runs.get(_SEPARATE, [])
     grey = _mean(separate, "parameters") if separate and all(run.sizes for run in separate) else None
-    top = max(float(_mean(runs[label], "parameters").max()) for label in labels)
-    top = 1.08 * max(top, 0.0 if grey is None else float(grey.max()))
-
-    def draw(axis: Axes, label: str) -> None:
-        mine = runs[label]
-        nominal = _mean(mine, "parameters")
+    behind = (
+        [Line(np.arange(len(grey)), grey, style.REFERENCE, "dashed", width=0.8, behind=True)]
+        if grey is not None
+        else []
+    )
+    panels = []
+    for label in labels:
+        nominal = _mean(runs[label], "parameters")
         x = np.arange(len(nominal))
-        if grey is not None:
-            axis.plot(np.arange(len(grey)), grey, color=style.REFERENCE, linestyle="dashed", linewidth=0.8)
-        axis.plot(x, nominal, color=style.METHOD, marker="o")
-        axis.plot(x, _mean(mine, "nonzero"), color=style.FRONTIER, marker="^", markersize=3)
-        last = [list(run.sizes[-1]["by_task"].values()) for run in mine]
+        lines = [*behind, Line(x, nominal, marker="o")]
+        if all("nonzero" in size for run in runs[label] for size in run.sizes):
+            lines.append(Line(x, _mean(runs[label], "nonzero"), style.FRONTIER, marker="^"))
+        last = [list(run.sizes[-1].get("by_task", {}).values()) for run in runs[label]]
         if last[0] and len({len(each) for each in last}) == 1:
             used = np.mean(last, axis=0)
-            axis.plot(np.arange(1, len(used) + 1), used, color="black", marker="x", linestyle="none", markersize=3)
-        axis.set(ylim=(0, top))
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
-        axis.yaxis.set_major_locator(MaxNLocator(nbins=4))
-        axis.yaxis.set_major_formatter(EngFormatter(sep=""))
-
+            lines.append(Line(np.arange(1, len(used) + 1), used, "black", "none", "x"))
+        panels.append(Panel(board.names[label], lines))
     key = "circles: all parameters, triangles: those not 0, crosses: used by the task's prediction"
     key += ", dashed: a network an experience" if grey is not None else ""
-    title = f"Parameters over the stream, {board.title}\n{key}"
-    return style.small_multiples(labels, draw, title, "after experience", "parameters")
+    values = np.concatenate([line.y for panel in panels for line in panel.lines])
+    across = linear("after experience (0: untrained)", [0, board.experiences], whole=True)
+    up = linear("parameters", [0.0, *values], low=0.0, text=engineering())
+    return panel_pages(panels, across, up, f"Parameters over the stream, {board.title}\n{key}", width)
 
 
-def unit_maps(board: Board) -> list[Figure]:
+@board_figure(needs="`structure` in the records, of a method whose tasks use units of their own")
+def unit_maps(board: Board, width: float) -> list[style.Page]:
     """Which task (rows) uses which units (columns) of which layer, of each method's first seed; a page a method.
 
     Units stand in the order of the first task that uses them; the colour is the share of a unit's incoming weights.
     """
     pages = []
     for label in board.labels:
-        run = min((run for run in board.runs if run.label == label), key=lambda run: run.seed)
+        run = board.runs_by_label[label][0]
         units = run.structure.get("units") or {}
         if units:
-            pages.append(_unit_map(label, units, board.title, run.seed))
+            pages.append(_unit_map(label, units, board.title, run.seed, width))
     return pages
 
 
-def _unit_map(label: str, units: Mapping[str, list[list[float]]], title: str, seed: int) -> Figure:
+def _unit_map(label: str, units: Mapping[str, list[list[float]]], title: str, seed: int, width: float) -> style.Page:
     most = max((max(row) for rows in units.values() for row in rows if row), default=0.0) or 1.0
     heights = [max(0.5, 0.11 * len(rows)) for rows in units.values()]
-    heading = style.wrapped(f"Units used by task, {label}, seed {seed}, {title}", style.WIDTH)
-    top = 0.3 + 0.17 * len(heading.splitlines())
-    height = sum(heights) + 0.45 * len(heights) + top + 0.3
-    figure = Figure(figsize=(style.WIDTH, height))
-    figure.suptitle(heading, y=1 - 0.06 / height, va="top")
+    heading = f"Units used by task, {label}, seed {seed}, {title}"
+    top = style.heading_height(heading, width)
+    height = sum(heights) + 0.45 * len(heights) + top + 0.2
+    figure = style.Page(figsize=(width, height))
+    style.heading(figure, heading)
     bottom = height - top
     for (name, rows), tall in zip(units.items(), heights, strict=True):
         shares = np.asarray(rows, dtype=float)
@@ -91,51 +95,54 @@ def _unit_map(label: str, units: Mapping[str, list[list[float]]], title: str, se
         first = np.where(used.any(0), used.argmax(0), len(shares))
         order = np.lexsort((-shares.sum(0), first))
         bottom -= tall + 0.2
-        axis = figure.add_axes((0.6 / style.WIDTH, bottom / height, 1 - 1.5 / style.WIDTH, tall / height))
+        axis = figure.add_axes((0.4 / width, bottom / height, 1 - 1.05 / width, tall / height))
         axis.grid(visible=False)
         image = np.ma.masked_equal(shares[:, order], 0.0)
         axis.set_facecolor(style.UNDEFINED)
         axis.imshow(image, aspect="auto", interpolation="nearest", vmin=0, vmax=most, cmap=style.COLOUR_MAP)
         axis.set_yticks(np.arange(len(shares)), [str(task + 1) for task in range(len(shares))], fontsize=5)
-        axis.set_title(f"layer {name}: {shares.shape[1]} units, {int(used.any(0).sum())} used", pad=2, loc="left")
-        axis.set_ylabel("task")
+        head = f"layer {name}: {shares.shape[1]} units, {int(used.any(0).sum())} used"
+        axis.set_title(head, pad=2, loc="left", fontsize=style.SMALL)
+        axis.set_ylabel("task", fontsize=style.SMALL, labelpad=1)
+        axis.tick_params(labelsize=style.SMALL - 1, pad=1)
         bottom -= 0.25
-    axis.set_xlabel("units, in the order of the first task that uses them", labelpad=1)
+    axis.set_xlabel("units, in the order of the first task that uses them", labelpad=1, fontsize=style.TEXT)
     scale = ScalarMappable(Normalize(0, most), style.COLOUR_MAP)
-    place = figure.add_axes((1 - 0.65 / style.WIDTH, 0.5 - 0.35, 0.12 / style.WIDTH, 0.6))
-    figure.colorbar(scale, cax=place, label="share of incoming weights")
+    bar = figure.colorbar(scale, cax=figure.add_axes((1 - 0.55 / width, 0.2, 0.1 / width, 0.6)))
+    bar.set_label("share of incoming weights", fontsize=style.SMALL, labelpad=1)
+    bar.ax.tick_params(labelsize=style.SMALL - 1, pad=1, length=2)
     return figure
 
 
-def growth_by_task(board: Board) -> list[Figure]:
+@board_figure(needs="`structure` in the records, with the history of a method that adds or splits units")
+def growth_by_task(board: Board, width: float) -> list[style.Page]:
     """Units that a method selected, added and split at each task, a panel a layer; a page a method, its first seed."""
     pages = []
     for label in board.labels:
-        run = min((run for run in board.runs if run.label == label), key=lambda run: run.seed)
+        run = board.runs_by_label[label][0]
         history = [entry for entry in run.structure.get("history") or [] if isinstance(entry.get("layers"), dict)]
         if history:
-            pages += _growth(label, history, board.title, run.seed)
+            pages += _growth(label, history, board.title, run.seed, width)
     return pages
 
 
-def _growth(label: str, history: list[dict[str, Any]], title: str, seed: int) -> list[Figure]:
+def _growth(label: str, history: list[dict[str, Any]], title: str, seed: int, width: float) -> list[style.Page]:
     layers = list(history[-1]["layers"])
     known = {kind for entry in history for counts in entry["layers"].values() for kind in counts}
     kinds = [kind for kind in ("selected", "added", "split") if kind in known]
     look = {"selected": (style.REFERENCE, "o"), "added": (style.METHOD, "s"), "split": (style.FRONTIER, "^")}
-    top = 1.08 * max(
-        float(counts.get(kind) or 0) for entry in history for counts in entry["layers"].values() for kind in kinds
-    )
-
-    def draw(axis: Axes, layer: str) -> None:
+    tasks = np.arange(1, len(history) + 1)
+    panels = []
+    for layer in layers:
+        lines = []
         for kind in kinds:
-            values = [h["layers"].get(layer, {}).get(kind) for h in history]
-            shown = [np.nan if value is None else float(value) for value in values]
-            axis.plot(np.arange(1, len(shown) + 1), shown, color=look[kind][0], marker=look[kind][1])
-        axis.set(ylim=(0, top or 1.0))
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
-
+            given = [entry["layers"].get(layer, {}).get(kind) for entry in history]
+            values = np.array([np.nan if value is None else float(value) for value in given])
+            lines.append(Line(tasks, values, look[kind][0], marker=look[kind][1]))
+        panels.append(Panel(f"layer {layer}", lines))
     words = {"selected": "circles: selected for retraining", "added": "squares: added", "split": "triangles: split"}
     key = ", ".join(words[kind] for kind in kinds)
     heading = f"Units by task, {label}, seed {seed}, {title}\n{key}"
-    return style.small_multiples(layers, draw, heading, "task", "units", panel_height=1.8)
+    values = np.concatenate([line.y for panel in panels for line in panel.lines])
+    x, y = linear("task", tasks, whole=True), linear("units", [0.0, *values], low=0.0)
+    return panel_pages(panels, x, y, heading, width)

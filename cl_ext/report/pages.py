@@ -4,10 +4,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from cl_ext.methods import METHODS
+from cl_ext.report.exports import NO_PARQUET, has_parquet, write_results
+from cl_ext.report.gaps import asked_of
+from cl_ext.report.outside import read_outside
 from cl_ext.report.plots import figures as draw_figures
-from cl_ext.report.tables import terminal_table, write_leaderboard
+from cl_ext.report.results import Results
+from cl_ext.report.terminal import terminal_tables
+from cl_ext.report.web import write_page
 from cl_ext.study.document import StudyError
-from cl_ext.study.frame import collect, load_records
+from cl_ext.study.frame import OBJECTS, collect
 
 from rich.console import Console
 
@@ -25,21 +30,28 @@ def footnotes(methods: Iterable[str]) -> dict[str, list[str]]:
 
 
 def write_report(
-    stores: Sequence[Path | str], out: Path | str, *, figures: bool = True, console: Console | None = None
+    stores: Sequence[Path | str],
+    out: Path | str,
+    *,
+    figures: bool = True,
+    console: Console | None = None,
+    outside: Path | str | None = None,
 ) -> list[Path]:
-    """Writes `leaderboard.{md,csv,tex}`, `cells.csv` (the tidy frame) and `figures/` from the records of stores.
+    """Writes the leaderboard's files, `cells.csv` (the tidy frame), `figures/` and the HTML page from stores.
 
     Args:
         stores: Folders that `cl-ext run` wrote; several are merged.
         out: Where to write.
         figures: Whether to draw.
         console: Where to show the leaderboard, None for nowhere.
+        outside: A CSV with results of others (see `cl_ext.report.outside`).
 
     Returns:
         What was written: the tables and the folder of figures.
 
     Raises:
         StudyError: The stores hold no readable record.
+        OutsideError: The file with results of others does not say what it has to.
     """
     out = Path(out)
     # a cell that no study asks for any more (its values were changed since) is kept in the store, and in no report
@@ -47,17 +59,22 @@ def write_report(
     frame = frame if frame.empty else frame[frame["study"] != ""].reset_index(drop=True)
     if frame.empty:
         raise StudyError(f"{', '.join(str(store) for store in stores)}: there is no record to report on")
-    names = frame["method"].unique()
-    able = {name: METHODS[name].scenarios for name in names if name in METHODS}
-    written = write_leaderboard(frame, out, footnotes(names), able)
+    asked = asked_of(stores)
+    names = {*frame["method"], *(name for study in asked.values() for name in study["methods"])}
+    able = {name: METHODS[name].scenarios for name in sorted(names) if name in METHODS}
+    results = Results(frame, able, asked, None if outside is None else read_outside(outside))
+    written = write_results(results, out, footnotes(able))
     cells = out / "cells.csv"
-    frame.to_csv(cells, index=False)
+    frame.drop(columns=[*OBJECTS], errors="ignore").to_csv(cells, index=False)
     written.append(cells)
     if console is not None:
-        console.print(terminal_table(frame, able))
+        console.print(terminal_tables(results))
+        if not has_parquet():
+            console.print(NO_PARQUET, highlight=False, soft_wrap=True, markup=False)
+    drawn: list[Path] = []
     if figures:
-        records = [record for record in load_records(*stores) if record["study"]]
-        drawn = draw_figures(records, frame, out / "figures")
+        drawn = draw_figures(results, out / "figures")
         if drawn:
             written.append(out / "figures")
+    written += write_page(results, out, footnotes(able), drawn)
     return written

@@ -1,13 +1,15 @@
-"""Records as what figures need: a board's finished runs, with their matrices by the scenario's own criterion."""
+"""A frame as what figures need: its boards, each with its finished runs by the scenario's own criterion."""
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from cl_ext.metrics import accuracy_at_instants, as_matrix
+from cl_ext.metrics import as_matrix
 from cl_ext.metrics.matrix import FloatArray
-from cl_ext.report.aggregate import BOARD, leaderboard, prepare
+from cl_ext.report.cells import BOARD
+from cl_ext.report.curves import Curve, curve_of
+from cl_ext.report.results import Results
 from cl_ext.report.tables import board_title
 
 import numpy as np
@@ -27,7 +29,7 @@ class Run:
         label: its row's.
         seed: its seed.
         matrix: its accuracy matrix, (T + 1, T).
-        instants: its anytime curve.
+        curve: its accuracies while training; None where its study evaluates between experiences only.
         sizes: what it holds before and after each experience: `parameters`, `nonzero`, `by_task`, `extra_bytes`; empty
             in records older than these.
         structure: what it tells of its network: `units`, `history`, or nothing.
@@ -37,7 +39,7 @@ class Run:
     label: str
     seed: int
     matrix: FloatArray
-    instants: pd.DataFrame
+    curve: Curve | None = None
     sizes: list[dict[str, Any]] = field(default_factory=list)
     structure: dict[str, Any] = field(default_factory=dict)
     run_id: str = ""
@@ -50,12 +52,16 @@ class Board:
     Attributes:
         place: study, stream, scenario.
         table: the board's rows of `leaderboard`, in their order.
-        runs: its finished cells.
+        cells: its finished cells, prepared (see `cl_ext.report.cells.prepare`).
+        runs: those of them that have a matrix.
+        failed: its cells that did not finish, prepared.
     """
 
     place: tuple[str, str, str]
     table: pd.DataFrame
+    cells: pd.DataFrame
     runs: list[Run]
+    failed: pd.DataFrame
 
     @property
     def title(self) -> str:
@@ -64,93 +70,155 @@ class Board:
 
     @cached_property
     def labels(self) -> list[str]:
-        """The rows that have a finished cell, the most accurate first."""
-        ran = {run.label for run in self.runs}
-        return [label for label in self.table["label"] if label in ran]
+        """The rows that have a run, the most accurate first."""
+        return [label for label in self.table["label"] if label in self.runs_by_label]
+
+    @cached_property
+    def runs_by_label(self) -> dict[str, list[Run]]:
+        """The runs of each row, in the order of their seeds."""
+        found: dict[str, list[Run]] = {}
+        for run in sorted(self.runs, key=lambda run: run.seed):
+            found.setdefault(run.label, []).append(run)
+        return found
+
+    @cached_property
+    def references(self) -> frozenset[str]:
+        """The rows that bound the others and compete with none."""
+        return frozenset(self.table.loc[self.table["reference"], "label"])
 
     @cached_property
     def experiences(self) -> int:
-        """T; the longest stream's, should runs differ."""
-        return max(run.matrix.shape[1] for run in self.runs)
+        """T."""
+        return int(self.runs[0].matrix.shape[1])
+
+    @cached_property
+    def seeds(self) -> int:
+        """How many seeds the board has."""
+        return int(self.table["seeds"].iloc[0])
+
+    @cached_property
+    def complete(self) -> frozenset[str]:
+        """The rows that finished at every seed of the board: only their means can be compared."""
+        return frozenset(self.table.loc[self.table["complete"], "label"])
+
+    @cached_property
+    def names(self) -> dict[str, str]:
+        """How a figure names each row: its label, with the number of seeds where some of the board's are missing."""
+        rows = zip(self.table["label"], self.table["n"], strict=True)
+        return {label: label if n == self.seeds else f"{label} ({n}/{self.seeds} seeds)" for label, n in rows}
 
     def mean_matrix(self, label: str) -> FloatArray:
         """The mean accuracy matrix of a row over its seeds, NaN where a seed's is undefined."""
-        return np.mean([run.matrix for run in self.runs if run.label == label], axis=0)
+        return np.mean([run.matrix for run in self.runs_by_label[label]], axis=0)
 
-    def over(self, measure: Callable[[FloatArray], FloatArray]) -> pd.DataFrame:
-        """A measure with a value an experience, of every run: columns label, seed, experience (from 1), value."""
-        parts = []
-        for run in self.runs:
-            values = measure(run.matrix)
-            experience = np.arange(1, len(values) + 1)
-            parts.append(
-                pd.DataFrame({"label": run.label, "seed": run.seed, "experience": experience, "value": values})
-            )
-        return pd.concat(parts, ignore_index=True).dropna(subset="value")
+    def over(self, measure: Callable[[FloatArray], FloatArray]) -> dict[str, FloatArray]:
+        """A measure with a value an experience: by row, (seeds, experiences), NaN where undefined."""
+        return {label: np.stack([measure(run.matrix) for run in self.runs_by_label[label]]) for label in self.labels}
 
-    @cached_property
-    def instants(self) -> pd.DataFrame:
-        """Accuracy while training, of every run: columns label, seed, time (experiences trained), value."""
-        parts = [run.instants.assign(label=run.label, seed=run.seed) for run in self.runs]
-        return pd.concat(parts, ignore_index=True).dropna(subset="value")
+    def values(self, column: str) -> dict[str, dict[int, float]]:
+        """A column of the frame by row and seed; NaN where undefined."""
+        found: dict[str, dict[int, float]] = {label: {} for label in self.table["label"]}
+        if column in self.cells:
+            for label, seed, value in self.cells[["label", "seed", column]].itertuples(index=False):
+                found[label][int(seed)] = float(value)
+        return {label: values for label, values in found.items() if values}
+
+    def only(self, names: Collection[str]) -> "Board":
+        """The board with some of its rows.
+
+        Args:
+            names: methods or labels, at least one of them a row's of this board.
+        """
+        keep = self.table["label"].isin(names) | self.table["method"].isin(names)
+        kept = set(self.table.loc[keep, "label"])
+        return replace(
+            self,
+            table=self.table[keep].reset_index(drop=True),
+            cells=self.cells[self.cells["label"].isin(kept)],
+            runs=[run for run in self.runs if run.label in kept],
+            failed=self.failed[self.failed["label"].isin(kept)],
+        )
 
 
-def boards(records: Iterable[Mapping[str, Any]], frame: pd.DataFrame) -> list[Board]:
-    """The boards of a frame with the finished runs among the records.
+def boards(frame: pd.DataFrame) -> list[Board]:
+    """The boards of a frame with their finished runs, in the leaderboard's order.
 
     Args:
-        records: the cells' records with their spec's fields (run_id, status, matrix, curves, study, stream, scenario,
-            method, seed).
-        frame: the tidy frame of the same cells.
+        frame: the tidy frame; without the columns that `cl_ext.study.frame.OBJECTS` names, boards have no runs.
 
-    Returns:
-        The boards, in the leaderboard's order.
+    Raises:
+        ValueError: see `prepare`; or the matrices of one board differ in size.
     """
-    cells = prepare(frame)
-    by_place: dict[tuple[str, str, str], dict[str, Mapping[str, Any]]] = {}
-    for record in records:
-        if record.get("status") == "done" and (record.get("matrix") or {}).get(criterion(str(record["scenario"]))):
-            place = (str(record["study"]), str(record.get("stream", "")), str(record["scenario"]))
-            by_place.setdefault(place, {})[str(record["run_id"])] = record
+    return boards_of(Results(frame))
+
+
+def boards_of(results: Results) -> list[Board]:
+    """As `boards`, from what tables show; results of others have no cells, and are left out."""
+    by_place = dict(list(results.cells.reset_index(drop=True).groupby(BOARD)))
     found = []
-    for (study, stream, scenario), table in leaderboard(frame).groupby(BOARD):
-        place = (str(study), str(stream), str(scenario))
-        mine = cells[cells["study"].eq(place[0]) & cells["stream"].eq(place[1]) & cells["scenario"].eq(place[2])]
-        held = by_place.get(place, {})
-        names = zip(mine["run_id"], mine["label"], strict=True) if "run_id" in mine else ()
-        runs = [_run(held[run_id], label) for run_id, label in names if run_id in held]
-        found.append(Board(place, table, runs))
+    own = results.table[results.table["outside"].eq("")]
+    for key, table in own.groupby(BOARD):
+        place = (str(key[0]), str(key[1]), str(key[2]))
+        cells = by_place.get(key, results.cells.iloc[:0])
+        done = cells["status"].eq("done")
+        found.append(Board(place, table.reset_index(drop=True), cells[done], _runs(cells[done], place), cells[~done]))
     return found
 
 
-def _run(record: Mapping[str, Any], label: str) -> Run:
-    """A record's run by its scenario's criterion."""
-    kind = criterion(str(record["scenario"]))
-    matrix = as_matrix(record["matrix"][kind])
-    points = (record.get("curves") or {}).get("accuracy") or []
-    return Run(
-        label,
-        int(record["seed"]),
-        matrix,
-        _instants(points, kind),
-        record.get("sizes") or [],
-        record.get("structure") or {},
-        str(record["run_id"]),
-    )
+def select(
+    found: Sequence[Board],
+    study: str | None = None,
+    stream: str | None = None,
+    scenario: str | None = None,
+    methods: Collection[str] | None = None,
+) -> list[Board]:
+    """The boards of one study, stream or scenario, with some of their rows.
 
-
-def _instants(points: list[Mapping[str, Any]], kind: str) -> pd.DataFrame:
-    """The recorded instants: columns time, value (mean accuracy on the experiences seen so far).
-
-    `time` counts experiences; inside one, instants are evenly spaced and the last stands at its end, so that streams
-    whose experiences differ in length line up.
+    Raises:
+        ValueError: there is no such board, or no board has one of the methods.
     """
-    if not points:
-        return pd.DataFrame({"time": [], "value": []}, dtype=float)
-    order = pd.DataFrame([{key: point[key] for key in ("experience", "epoch", "iteration")} for point in points])
-    order = order.sort_values(["experience", "epoch", "iteration"], kind="stable")
-    curve = np.array([points[index][kind] for index in order.index], dtype=float)
-    within = order.groupby("experience").cumcount() + 1
-    length = order.groupby("experience")["experience"].transform("size")
-    time = order["experience"] - 1 + within / length
-    return pd.DataFrame({"time": time.to_numpy(), "value": accuracy_at_instants(curve, order["experience"])})
+    for at, (name, wanted) in enumerate((("study", study), ("stream", stream), ("scenario", scenario))):
+        if wanted is None:
+            continue
+        there = sorted({board.place[at] for board in found})
+        found = [board for board in found if board.place[at] == wanted]
+        if not found:
+            raise ValueError(f"the frame has no {name} {wanted!r}; it has {', '.join(map(repr, there)) or 'none'}")
+    if methods is None:
+        return list(found)
+    rows = {name for board in found for column in ("label", "method") for name in board.table[column]}
+    if unknown := sorted(set(methods) - rows):
+        raise ValueError(f"no row is called {', '.join(map(repr, unknown))}; there are {', '.join(sorted(rows))}")
+    picked = [board.only(methods) for board in found]
+    return [board for board in picked if len(board.table)]
+
+
+def _runs(cells: pd.DataFrame, place: tuple[str, str, str]) -> list[Run]:
+    """A board's finished cells that have a matrix by its scenario's criterion."""
+    which = criterion(place[2])
+    if f"matrix_{which}" not in cells:
+        return []
+    runs = []
+    for cell in cells.to_dict("records"):
+        R = cell[f"matrix_{which}"]
+        if isinstance(R, (np.ndarray, list)):
+            sizes, structure = cell.get("sizes"), cell.get("structure")
+            runs.append(
+                Run(
+                    str(cell["label"]),
+                    int(cell["seed"]),
+                    as_matrix(R),
+                    curve_of(cell.get("curve"), which),
+                    sizes if isinstance(sizes, list) else [],
+                    structure if isinstance(structure, dict) else {},
+                    str(cell.get("run_id", "")),
+                )
+            )
+    shapes = {run.matrix.shape for run in runs}
+    if len(shapes) > 1:
+        study, _, scenario = place
+        raise ValueError(
+            f"study {study!r} has accuracy matrices of {' and '.join(map(str, sorted(shapes)))} in scenario "
+            f"{scenario!r}: streams of different lengths need different names"
+        )
+    return runs

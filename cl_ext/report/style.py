@@ -2,25 +2,38 @@
 
 import re
 import textwrap
-from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from functools import lru_cache
 from pathlib import Path
+from typing import Any, Literal
+
+from cl_ext.report.fonts import FULL, families
 
 import matplotlib as mpl
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, get_font
 
-WIDTH = 7.2
-"""Inches: the text width of a two-column page."""
+Width = Literal["one", "two"]
 
-METHOD, FRONTIER, *_ = sns.color_palette("colorblind").as_hex()
+WIDTHS: dict[Width, float] = {"one": 3.5, "two": 7.2}
+"""Inches: one column of a two-column page, and the whole page."""
+TALLEST = 9.3
+"""Inches: the most that a page's text is high."""
+
+PALETTE: list[str] = sns.color_palette("colorblind").as_hex()
+METHOD, FRONTIER, *_ = PALETTE
 REFERENCE = "0.45"
 UNDEFINED = "0.88"
 COLOUR_MAP = "cividis"
+DIVERGING = "RdBu"
 
-PANELS_A_PAGE = 30
-_PANEL_COLUMNS = 5
+TEXT, SMALL, LEAST = 7.0, 6.0, 4.5
+"""Points: of titles and axes, of what is many, and the smallest that is used."""
+
+MARKERS = "osD^vPX<>*"
+DASHES = ("solid", "dashed", "dashdot", "dotted")
 
 
 def house_style() -> AbstractContextManager[None]:
@@ -32,6 +45,7 @@ def house_style() -> AbstractContextManager[None]:
             # Type 42 embeds TrueType fonts; the default, Type 3, is refused by several publishers.
             "pdf.fonttype": 42,
             "ps.fonttype": 42,
+            "font.family": families(),
             "grid.linewidth": 0.4,
             "axes.linewidth": 0.6,
             "lines.linewidth": 1.2,
@@ -40,66 +54,107 @@ def house_style() -> AbstractContextManager[None]:
     )
 
 
-def small_multiples(
-    labels: Sequence[str],
-    draw: Callable[[Axes, str], None],
-    title: str,
-    xlabel: str,
-    ylabel: str,
-    *,
-    panel_height: float = 1.25,
-    right: float = 0.1,
-) -> list[Figure]:
-    """One small panel a label, at most 30 a page: thirty lines in one axes cannot be told apart.
+class Page(Figure):
+    """A figure that is saved in the house's style too, whoever saves it: fonts are embedded when it is written."""
 
-    Axes are laid out by hand and not shared (`draw` gives every panel the same limits): with 30 axes, constrained
-    layout and sharing cost more time than all drawing.
+    def savefig(self, *args: Any, **kwargs: Any) -> None:
+        """As `matplotlib.figure.Figure.savefig`."""
+        with house_style():
+            super().savefig(*args, **kwargs)
+
+
+def look(number: int) -> dict[str, Any]:
+    """Colour, marker and dashes of the `number`-th line: no two below 100 share colour and marker."""
+    return {
+        "color": PALETTE[number % len(PALETTE)],
+        "marker": MARKERS[(number + number // len(PALETTE)) % len(MARKERS)],
+        "linestyle": DASHES[number % len(DASHES)],
+    }
+
+
+@lru_cache(maxsize=4096)
+def text_width(text: str, size: float) -> float:
+    """The width in inches of a line of text in points of `size`."""
+    font = get_font(findfont(FULL))
+    font.set_size(size, 72)
+    font.set_text(text)
+    return float(font.get_width_height()[0]) / 64 / 72
+
+
+def fitted(text: str, room: float, size: float = SMALL) -> tuple[str, float]:
+    """A line of text that fits: set smaller where it is too long, and shortened where it still is.
 
     Args:
-        labels: the panels, in order.
-        draw: draws a label's panel into its axes, with limits that are the same for all.
-        title: the page's title; long lines are wrapped, pages are numbered where there are several.
-        xlabel: the name of the horizontal axis.
-        ylabel: the name of the vertical axis.
-        panel_height: inches, the panel's title included.
-        right: inches at the right that stay free.
+        text: the line.
+        room: inches.
+        size: points to begin with.
 
     Returns:
-        The pages.
+        The line and its size.
     """
-    pages = [labels[start : start + PANELS_A_PAGE] for start in range(0, len(labels), PANELS_A_PAGE)]
-    figures = []
-    for number, page in enumerate(pages, start=1):
-        columns = min(_PANEL_COLUMNS, len(page))
-        rows = -(-len(page) // columns)
-        # Never narrower than four panels, or the title would not fit.
-        width = WIDTH * max(columns, 4) / _PANEL_COLUMNS
-        heading = wrapped(title + (f" ({number} of {len(pages)})" if len(pages) > 1 else ""), width)
-        top = 0.3 + 0.17 * len(heading.splitlines())
-        height = panel_height * rows + 0.45 + top
-        figure = Figure(figsize=(width, height))
-        margins = {"left": 0.55 / width, "right": 1 - right / width, "bottom": 0.45 / height, "top": 1 - top / height}
-        axes = figure.subplots(rows, columns, squeeze=False, gridspec_kw={**margins, "wspace": 0.08, "hspace": 0.25})
-        for position, axis in enumerate(axes.ravel()):
-            if position >= len(page):
-                axis.remove()
-                continue
-            draw(axis, page[position])
-            axis.set_title(page[position], pad=2)
-            axis.set(xlabel="", ylabel="")
-            # The last row may be short: whoever has no panel below carries the labels.
-            outer = {"labelbottom": position + columns >= len(page), "labelleft": position % columns == 0}
-            axis.tick_params(pad=1, **outer)
-        figure.suptitle(heading, y=1 - 0.06 / height, va="top")
-        figure.supxlabel(xlabel, fontsize="medium")
-        figure.supylabel(ylabel, fontsize="medium")
-        figures.append(figure)
-    return figures
+    while text_width(text, size) > room and size > LEAST:
+        size = max(LEAST, size - 0.5)
+    if text_width(text, size) <= room:
+        return text, size
+    # Both ends stay: variants of one method differ at their end.
+    kept = len(text) - 1
+    while kept > 2 and text_width(_shortened(text, kept), size) > room:
+        kept -= 1
+    return _shortened(text, kept), size
 
 
-def wrapped(title: str, width: float) -> str:
+def _shortened(text: str, kept: int) -> str:
+    """The beginning and the end of a text, `kept` characters in all."""
+    return f"{text[: -(-kept // 2)]}…{text[len(text) - kept // 2 :]}"
+
+
+def name_axes(axis: Axes, xlabel: str, ylabel: str) -> None:
+    """Names both axes, in letters and at places that keep the names on the page and below its title.
+
+    A name stands at the middle of its axis; one that is longer than the axis moves over its beginning.
+    """
+    figure = axis.get_figure(root=True)
+    assert figure is not None
+    width, height = figure.get_size_inches()
+    box = axis.get_position()
+    for label, text, along, low, high, end in (
+        (axis.xaxis.label, xlabel, "x", width * box.x0, width * box.x1, width - 0.05),
+        (axis.yaxis.label, ylabel, "y", height * box.y0, height * box.y1, height * box.y1),
+    ):
+        fit, size = fitted(text, end - 0.05, TEXT)
+        half = text_width(fit, size) / 2
+        centre = max(min((low + high) / 2, end - half), half + 0.05)
+        label.set(**{"text": fit, "fontsize": size, along: (centre - low) / (high - low)})
+    axis.xaxis.labelpad = axis.yaxis.labelpad = 2
+    axis.tick_params(which="both", labelsize=SMALL, pad=2)
+
+
+def wrapped(title: str, width: float, size: float = TEXT) -> str:
     """A title in lines that fit `width` inches; its own line breaks stay."""
-    return "\n".join(textwrap.fill(line, int(13 * width)) for line in title.splitlines())
+    characters = max(8, int(width / text_width("n" * 20, size) * 21))
+    return "\n".join(textwrap.fill(line, characters) for line in title.splitlines())
+
+
+def heading(figure: Figure, title: str, left: float = 0.06) -> float:
+    """Writes a figure's title at its top left, in lines that fit.
+
+    Args:
+        figure: the figure; its height need not be final.
+        title: the title.
+        left: inches from the left edge.
+
+    Returns:
+        The inches that the title takes from the top.
+    """
+    width, height = figure.get_size_inches()
+    text = wrapped(title, width - 2 * left)
+    figure.text(left / width, 1 - 0.05 / height, text, va="top", ha="left", fontsize=TEXT, linespacing=1.25)
+    return heading_height(title, width, left)
+
+
+def heading_height(title: str, width: float, left: float = 0.06) -> float:
+    """The inches that `heading` takes from the top of a figure of this width."""
+    return 0.12 + 0.125 * len(wrapped(title, width - 2 * left).splitlines())
 
 
 def slug(*parts: str) -> str:

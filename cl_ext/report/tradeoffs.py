@@ -1,14 +1,19 @@
-"""What accuracy costs: final accuracy against memory and against CPU time, with the Pareto frontier."""
+"""What accuracy costs: final accuracy against memory, CPU time and parameters, with the Pareto frontier."""
+
+from typing import Any
 
 from cl_ext.report import style
+from cl_ext.report.doors import board_figure
+from cl_ext.report.labelled import draw_points, name_points, points_of, scatter_page
 from cl_ext.report.runs import Board
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import EngFormatter, LogFormatter
+from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+_NARROW = 3
+"""Costs within this factor stand on a linear axis."""
 
 
 def pareto_frontier(points: pd.DataFrame, cost: str, gain: str) -> pd.DataFrame:
@@ -27,118 +32,76 @@ def pareto_frontier(points: pd.DataFrame, cost: str, gain: str) -> pd.DataFrame:
     return ordered[ordered[gain] > best_before]
 
 
-def spread(wanted: np.ndarray, gap: float) -> np.ndarray:
-    """Moves positions apart to at least `gap`, keeping their order and staying in [0, 1] as far as they fit.
+def _cost_axis(axis: Axes, values: "pd.Series[float]") -> None:
+    """A logarithmic axis, or a linear one where costs hardly differ.
 
-    Args:
-        wanted: (n,) ascending positions in [0, 1].
-        gap: the least distance.
-
-    Returns:
-        (n,) ascending positions.
+    Where a cost is 0, it is linear from 0 to the power of ten below the smallest other.
     """
-    steps = gap * np.arange(len(wanted))
-    up = np.maximum.accumulate(wanted - steps) + steps
-    # What was pushed over the top goes back down, its neighbours with it.
-    room = 1 - gap * np.arange(len(wanted))[::-1]
-    return np.minimum(up, room)
-
-
-def _label(axis: Axes, points: pd.DataFrame, x: str, y: str) -> None:
-    """Names each point in a column at the right, tied to it by a thin line: labels beside crowded points overlap."""
-    ordered = points.sort_values(y)
-    to_axes = axis.transData + axis.transAxes.inverted()
-    places = to_axes.transform(ordered[[x, y]].to_numpy(dtype=float))
-    heights = spread(np.clip(places[:, 1], 0, 1), 1 / max(len(ordered), 22))
-    for height, (_, row) in zip(heights, ordered.iterrows(), strict=True):
-        axis.annotate(
-            str(row["label"]),
-            xy=(row[x], row[y]),
-            xytext=(1.06, height),
-            textcoords="axes fraction",
-            fontsize=6.5,
-            va="center",
-            color=style.REFERENCE if row["reference"] else "black",
-            arrowprops={
-                "arrowstyle": "-",
-                "color": "0.8",
-                "linewidth": 0.4,
-                "shrinkA": 1,
-                "shrinkB": 2,
-                "relpos": (0, 0.5),
-            },
-            annotation_clip=False,
-            zorder=1,
-        )
-
-
-def _tradeoff(board: Board, x: str, xlabel: str, title: str) -> list[Figure]:
-    """Accuracy against one cost: a point a method, its interval, its name, and the frontier."""
-    if x not in board.table:
-        return []
-    points = board.table.dropna(subset=[x, "accuracy"])
-    points = points.assign(accuracy=100 * points["accuracy"], bar=100 * points["accuracy_half_width"])
-    if points.empty:
-        return []
-    figure = Figure(figsize=(0.75 * style.WIDTH, max(3.2, 0.125 * len(points) + 1.2)), layout="constrained")
-    axis = figure.subplots()
-    if points[x].le(0).any():
-        # Linear from 0 to the power of ten below the smallest, so that no tick falls in between.
-        smallest = points.loc[points[x] > 0, x].min()
-        threshold = 1.0 if np.isnan(smallest) else 10.0 ** np.floor(np.log10(smallest))
+    if values.le(0).any():
+        smallest = values[values > 0].min()
+        threshold = 1.0 if np.isnan(smallest) else float(10.0 ** np.floor(np.log10(smallest)))
         axis.set_xscale("symlog", linthresh=threshold)
-        decades = 10.0 ** np.arange(np.log10(threshold), np.log10(max(points[x].max(), threshold)) + 1)
-        axis.set_xticks([0, *decades[:: -(-len(decades) // 7)]])
-    else:
-        axis.set_xscale("log")
-        if points[x].nunique() == 1:  # one value spans no axis
-            axis.set_xlim(points[x].iloc[0] / 2, points[x].iloc[0] * 2)
-    kinds = {"method": ~points["reference"], "reference": points["reference"]}
-    for kind, chosen in kinds.items():
-        part = points[chosen]
-        hollow = kind == "reference"
-        colour = style.REFERENCE if hollow else style.METHOD
-        axis.errorbar(
-            part[x],
-            part["accuracy"],
-            yerr=part["bar"],
-            linestyle="",
-            color=colour,
-            elinewidth=0.6,
-            zorder=3,
-            marker="s" if hollow else "o",
-            markerfacecolor="white" if hollow else colour,
-        )
-    frontier = pareto_frontier(points[~points["reference"]], x, "accuracy")
-    axis.step(frontier[x], frontier["accuracy"], where="post", color=style.FRONTIER, linewidth=1, zorder=2)
-    axis.set(xlabel=xlabel, ylabel="final accuracy [%]")
+        decades = 10.0 ** np.arange(np.log10(threshold), np.log10(max(values.max(), threshold)) + 1)
+        axis.set_xticks([0, *decades[:: -(-len(decades) // 4)]])
+        return
+    least, most = values.min(), values.max()
+    if least < most < _NARROW * least:  # powers of ten would leave no tick on it
+        axis.xaxis.set_major_locator(MaxNLocator(4))
+        return
+    axis.set_xscale("log")
+    if least == most:  # one value spans no axis
+        axis.set_xlim(least / 2, most * 2)
+    axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if most < 30 * least else (1.0,), numticks=6))
+    axis.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _tradeoff(board: Board, x: str, xlabel: str, title: str, width: float) -> tuple[list[style.Page], Axes | None]:
+    """Accuracy against one cost: a point a method, its interval, its name, and the frontier."""
+    points = points_of(board, x, "accuracy", (False, True))
+    if points.empty:
+        return [], None
+    complete = points.index.isin(board.table.index[board.table["label"].isin(board.complete)])
+    page, axis = scatter_page(points, f"{title}, {board.title}", width)
+    _cost_axis(axis, points["x"])
+    draw_points(axis, points.drop(columns="xbar"), "Pareto frontier of complete methods")
+    frontier = pareto_frontier(points[complete & ~points["reference"]], "x", "y")
+    ring: dict[str, Any] = {"marker": "o", "markersize": 6.5, "markerfacecolor": "none", "markeredgewidth": 0.8}
+    axis.step(frontier["x"], frontier["y"], where="post", color=style.FRONTIER, linewidth=1, zorder=2, **ring)
+    style.name_axes(axis, xlabel, "final accuracy [%]")
     axis.margins(x=0.06, y=0.06)
-    axis.tick_params(axis="x", which="both", pad=3)
-    axis.set_title(style.wrapped(f"{title}, {board.title}", 0.6 * style.WIDTH), loc="left")
-    handles = [
-        Line2D([], [], linestyle="", marker="o", color=style.METHOD, label="method"),
-        Line2D([], [], linestyle="", marker="s", color=style.REFERENCE, markerfacecolor="white", label="reference"),
-        Line2D([], [], color=style.FRONTIER, label="Pareto frontier"),
-    ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
-    figure.draw_without_rendering()  # places need the final limits
-    _label(axis, points, x, "accuracy")
-    return [figure]
+    name_points(axis, points)
+    return [page], axis
 
 
-def accuracy_against_memory(board: Board) -> list[Figure]:
-    """Final accuracy against the bytes that a method keeps beside the network."""
-    pages = _tradeoff(board, "extra_bytes", "extra memory", "Accuracy against extra memory")
-    for page in pages:
-        page.axes[0].xaxis.set_major_formatter(EngFormatter("B", sep=" "))
+@board_figure(needs="`extra_bytes` of a finished cell")
+def accuracy_against_memory(board: Board, width: float) -> list[style.Page]:
+    """Final accuracy against the bytes that a method keeps beside the network, with the Pareto frontier."""
+    pages, axis = _tradeoff(board, "extra_bytes", "extra memory", "Accuracy against extra memory", width)
+    if axis is not None:
+        axis.xaxis.set_major_formatter(EngFormatter("B", sep=" "))
     return pages
 
 
-def accuracy_against_cost(board: Board) -> list[Figure]:
-    """Final accuracy against CPU seconds relative to naive."""
-    pages = _tradeoff(board, "cost_relative", "training CPU seconds relative to naive (1)", "Accuracy against cost")
-    for page in pages:
-        # Plain numbers, and labels between powers of ten only where they are few.
-        page.axes[0].xaxis.set_major_formatter(LogFormatter())
-        page.axes[0].xaxis.set_minor_formatter(LogFormatter())
+@board_figure(needs="`train_cpu_seconds` of a finished cell, and `naive` to relate them to")
+def accuracy_against_cost(board: Board, width: float) -> list[style.Page]:
+    """Final accuracy against CPU seconds of training relative to naive, with the Pareto frontier."""
+    label = "training CPU seconds relative to naive (1)"
+    pages, axis = _tradeoff(board, "cost_relative", label, "Accuracy against cost", width)
+    if axis is not None:
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    return pages
+
+
+@board_figure(needs="`parameters` of a finished cell, not the same for all methods")
+def accuracy_against_parameters(board: Board, width: float) -> list[style.Page]:
+    """Final accuracy against the parameters of the network at the end, with the Pareto frontier.
+
+    Left out where all methods end with the same network.
+    """
+    if "parameters" not in board.table or board.table["parameters"].nunique() < 2:
+        return []
+    label, title = "parameters at the end", "Accuracy against parameters"
+    pages, axis = _tradeoff(board, "parameters", label, title, width)
+    if axis is not None:
+        axis.xaxis.set_major_formatter(EngFormatter(sep=""))
     return pages

@@ -13,7 +13,7 @@ from cl_ext.streams.datasets import load_dataset, stratified_holdout
 from cl_ext.streams.kinds import KINDS, Part
 from cl_ext.streams.scenario import TensorScenario
 from cl_ext.streams.seeding import random_state
-from cl_ext.streams.spec import StreamSpec
+from cl_ext.streams.spec import StreamSpec, is_file
 from cl_ext.streams.tensors import as_tensors, tensor_dataset
 
 import numpy as np
@@ -51,6 +51,10 @@ def build_stream(
     if not spec.normalise:
         sets = [replace(data, mean=(0.0,) * len(data.mean), std=(1.0,) * len(data.std)) for data in sets]
     experiences = KINDS[spec.name](spec, sets)
+    outputs = 0
+    if spec.first is not None:
+        outputs = 1 + max(int(train.leaf.y[_rows(train)].max()) for train, _ in experiences)
+        experiences = experiences[: spec.first]
     if spec.validation:
         experiences = [_validation_split(spec, i, train) for i, (train, _) in enumerate(experiences)]
     if spec.samples is not None:
@@ -66,7 +70,7 @@ def build_stream(
             rows = None if part.rows is None else part.rows.tolist()
             task = i if spec.scenario == "task" else 0
             stream.append(tensor_dataset(part.leaf, task, rows, targets[id(part.leaf)]))
-    return TensorScenario(streams)
+    return TensorScenario(streams, outputs, {data.name: data.checksum for data in sets if not is_file(data.name)})
 
 
 def _rows(part: Part) -> np.ndarray:

@@ -44,6 +44,11 @@ class ImageData:
         """K, the number of classes."""
         return int(self.y_train.max()) + 1
 
+    @property
+    def checksum(self) -> str:
+        """``sha256:...`` of the arrays, as :func:`content_checksum` gives it of a file that holds them."""
+        return _checksum({key: getattr(self, key) for key in KEYS})
+
 
 def load_dataset(
     name: str, data_root: str | Path | None = None, files: Mapping[str, str | Path] | None = None
@@ -235,10 +240,14 @@ def _channels_first(x: np.ndarray) -> np.ndarray:
 
 def content_checksum(path: str | Path) -> str:
     """``sha256:...`` of the arrays of a user's file: the same data saved twice, compressed or not, have one."""
-    digest = hashlib.sha256()
     with np.load(path, allow_pickle=False) as data:
-        for key in sorted(data.files):
-            array = np.ascontiguousarray(data[key])
-            digest.update(f"{key} {array.dtype.str} {array.shape}".encode())
-            digest.update(array.tobytes())
+        return _checksum({key: data[key] for key in data.files})
+
+
+def _checksum(arrays: Mapping[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for key in sorted(arrays):
+        array = np.ascontiguousarray(arrays[key])
+        digest.update(f"{key} {array.dtype.str} {array.shape}".encode())
+        digest.update(array.tobytes())
     return f"sha256:{digest.hexdigest()}"

@@ -15,12 +15,23 @@ class TensorScenario(GenericCLScenario):
 
     Args:
         streams: the data sets of the experiences by stream; ``train`` and ``test`` have to be there.
+        outputs: how many outputs a network needs at least: those of the whole, where this is a stream's beginning.
+        data: the checksum of each data set that has a name, as it was loaded.
 
     Attributes:
         n_classes: the number of classes of all experiences of the training stream.
+        outputs: see above.
+        data: see above.
     """
 
-    def __init__(self, streams: Mapping[str, Sequence[TensorClassificationDataset]]) -> None:
+    def __init__(
+        self,
+        streams: Mapping[str, Sequence[TensorClassificationDataset]],
+        outputs: int = 0,
+        data: Mapping[str, str] | None = None,
+    ) -> None:
+        self.outputs = outputs
+        self.data = dict(data or {})
         self._classes = {
             name: [{int(label) for label in dataset.targets.uniques} for dataset in datasets]
             for name, datasets in streams.items()

@@ -115,6 +115,8 @@ class StreamSpec:
             third as long, so that a learning rate reaches the first layer as if it were a ninth as large.
         samples: how many of each experience's training samples there are to train on, drawn by the seed, for each
             experience anew (1,000 in Lopez-Paz & Ranzato 2017); None for all.
+        first: only so many experiences from the beginning of the stream, with the classes and labels of the whole;
+            None for all. For searches of hyper-parameters that may see no more.
     """
 
     name: str
@@ -127,6 +129,7 @@ class StreamSpec:
     validation: float = 0.0
     normalise: bool = True
     samples: int | None = None
+    first: int | None = None
 
     def validate(self, classes: int | None = None) -> None:
         """Checks everything that can be known without the data.
@@ -161,6 +164,10 @@ class StreamSpec:
                     )
         self._check_angles()
         self._check_experiences()
+        if self.first is not None:
+            _integer("first", self.first, 1)
+            if self.first > number_of_experiences(self):
+                raise ValueError(f"first is {self.first}, but the stream has {number_of_experiences(self)} experiences")
         if self.class_order == "seed" and self.name != "split":
             raise ValueError(
                 f"class_order: seed is for split streams; every experience of a {self.name} stream has all "
@@ -242,7 +249,7 @@ def check_split(spec: StreamSpec, classes: int | None) -> None:
 
 
 def number_of_experiences(spec: StreamSpec) -> int:
-    """The length of the stream."""
+    """The length of the whole stream, also where only its first experiences are wanted."""
     if spec.experiences is not None:
         return spec.experiences
     return len(spec.datasets) if spec.name == "concat" else len(spec.angles or ())
@@ -284,6 +291,8 @@ def describe(spec: StreamSpec) -> str:
         parts.append("not normalised")
     if spec.samples is not None:
         parts.append(f"{spec.samples} training samples each")
+    if spec.first is not None:
+        parts.append(f"the first {spec.first} of them")
     if spec.validation:
         parts.append(f"{spec.validation:.0%} of the training data held out in place of the test data")
     return ", ".join(parts)

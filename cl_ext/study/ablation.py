@@ -12,7 +12,7 @@ that it already has.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -114,9 +114,20 @@ def _variants(document: Document, study: Study) -> dict[str, tuple[str, Mapping[
 
 def accuracies(ablation: Ablation, store: Store, scenario: str) -> dict[str, dict[int, float]]:
     """Final average accuracies by row and seed, in [0, 1] by the scenario's own criterion; finished cells only."""
+    return _by_row(ablation, store, scenario, lambda record: final_accuracy(record, scenario))
+
+
+def costs(ablation: Ablation, store: Store, scenario: str, name: str) -> dict[str, dict[int, float]]:
+    """One of the record's costs ("parameters") by row and seed; finished cells that have it only."""
+    return _by_row(ablation, store, scenario, lambda record: ((record or {}).get("costs") or {}).get(name))
+
+
+def _by_row(
+    ablation: Ablation, store: Store, scenario: str, read: Callable[[Mapping[str, Any] | None], float | None]
+) -> dict[str, dict[int, float]]:
     found: dict[str, dict[int, float]] = {}
     for name, cells in ablation.rows().items():
         own = [cell for cell in cells if cell.scenario == scenario]
-        values = {cell.seed: final_accuracy(store.record(cell.run_id), scenario) for cell in own}
-        found[name] = {seed: value for seed, value in values.items() if value is not None}
+        values = {cell.seed: read(store.record(cell.run_id)) for cell in own}
+        found[name] = {seed: float(value) for seed, value in values.items() if value is not None}
     return found

@@ -20,6 +20,7 @@ from cl_ext.nn.capacity import capacity
 from cl_ext.streams import StreamSpec, build_stream
 from cl_ext.streams.datasets import content_checksum
 from cl_ext.study.cellspec import SCHEMA, CellSpec
+from cl_ext.study.follower import Follower
 from cl_ext.study.recorder import DivergedError, Evaluator, Recorder
 
 import numpy as np
@@ -34,11 +35,13 @@ class CellOptions:
         data_root: Folder of the data sets.
         files: A user's own data files by content checksum.
         threads: Threads of PyTorch.
+        tracking: The tracker in which the cell is followed, as `Tracking.options` gives it; None for none.
     """
 
     data_root: str | None = None
     files: Mapping[str, str] = field(default_factory=dict)
     threads: int = 1
+    tracking: Mapping[str, Any] | None = None
 
 
 def run_cell(cell: CellSpec, options: CellOptions | None = None) -> dict[str, Any]:
@@ -55,8 +58,9 @@ def run_cell(cell: CellSpec, options: CellOptions | None = None) -> dict[str, An
     torch.set_num_threads(options.threads)
     wall, cpu = time.perf_counter(), time.process_time()
     record: dict[str, Any] = {"schema": SCHEMA, "run_id": cell.run_id, "status": "done", "error": None}
+    follower = Follower(options.tracking, cell)
     try:
-        record |= _train(cell, options)
+        record |= _train(cell, options, follower)
     except Exception as error:
         status = "diverged" if isinstance(error, DivergedError) else "failed"
         text = "".join(traceback.format_exception(error))
@@ -72,7 +76,9 @@ def run_cell(cell: CellSpec, options: CellOptions | None = None) -> dict[str, An
         "cpu_seconds": time.process_time() - cpu,
         "peak_memory_bytes": _peak_memory(cell.device),
     }
-    return dict(_json_values(record))
+    record = dict(_json_values(record))
+    follower.end(record)
+    return record
 
 
 def make_stream(cell: CellSpec, options: CellOptions) -> Any:
@@ -114,22 +120,24 @@ def build_method(cell: CellSpec, benchmark: Any, recorder: Recorder) -> tuple[Bu
     return built, _bytes([context.model()])
 
 
-def _train(cell: CellSpec, options: CellOptions) -> dict[str, Any]:
+def _train(cell: CellSpec, options: CellOptions, follower: Follower) -> dict[str, Any]:
     benchmark = make_stream(cell, options)
     experiences = len(benchmark.train_stream)
-    recorder = Recorder(cell.evaluation)
+    recorder = Recorder(cell.evaluation, follower if follower.active else None)
     _seed(cell.seed)
     built, network_bytes = build_method(cell, benchmark, recorder)
     # what a method draws while it is built must not move the draws of its training: common random numbers
     _seed(cell.seed)
     evaluator = Evaluator(benchmark, METHODS[cell.method].needs_task_label, torch.device(cell.device))
     recorder.watch(evaluator, built)
+    follower.watch(built.strategy)
 
     undefined = [math.nan] * experiences
     rows = [evaluator(built)]
+    follower.accuracies(0, 0, *rows[0])
     sizes = [_size(built, network_bytes, 0, 0.0)]
     wall, cpu = time.perf_counter(), time.process_time()
-    evaluation_wall = evaluation_cpu = 0.0
+    evaluation_wall, evaluation_cpu = -follower.spent[0], -follower.spent[1]  # tracking is no part of training either
     # third parties' strategies need not know it where it is not asked for
     dropping = {"drop_last": True} if cell.budget.get("drop_last") else {}
     for index, experience in enumerate(benchmark.train_stream):
@@ -139,17 +147,19 @@ def _train(cell: CellSpec, options: CellOptions) -> dict[str, Any]:
             experience, eval_streams=[], reset_optimizer_state=cell.budget["reset_optimizer"], num_workers=0, **dropping
         )
         at = time.perf_counter(), time.process_time()
-        trained = at[1] - cpu - evaluation_cpu - recorder.evaluation_seconds[1]
+        trained = at[1] - cpu - evaluation_cpu - recorder.evaluation_seconds[1] - follower.spent[1]
         rows.append(evaluator(built) if built.rows == "all" or last else (undefined, undefined))
         sizes.append(_size(built, network_bytes, index + 1, trained))
         evaluation_wall += time.perf_counter() - at[0]
         evaluation_cpu += time.process_time() - at[1]
+        follower.accuracies(recorder.steps, index + 1, *rows[-1])
         known = [accuracy for accuracy in rows[-1][0][: index + 1] if not math.isnan(accuracy)]
         mean = sum(known) / len(known) if known else math.nan
         print(f"experience {index + 1} of {experiences}: {recorder.steps} steps, task-aware {mean:.4f}", flush=True)
-    train_seconds = time.perf_counter() - wall - evaluation_wall - recorder.evaluation_seconds[0]
-    train_cpu = time.process_time() - cpu - evaluation_cpu - recorder.evaluation_seconds[1]
+    train_seconds = time.perf_counter() - wall - evaluation_wall - recorder.evaluation_seconds[0] - follower.spent[0]
+    train_cpu = time.process_time() - cpu - evaluation_cpu - recorder.evaluation_seconds[1] - follower.spent[1]
     return {
+        "data": benchmark.data,
         "matrix": {"task_aware": [row[0] for row in rows], "task_agnostic": [row[1] for row in rows]},
         "class_counts": evaluator.class_counts,
         "test_sizes": evaluator.sizes,

@@ -19,6 +19,9 @@ _COSTS = (
 )  # fmt: skip
 _REFERENCE = "joint_incremental"
 
+OBJECTS = (*(f"matrix_{which}" for which in MATRICES), "curve", "sizes", "structure", "environment", "spec")
+"""The columns of the frame that hold no number or text: what figures are drawn from and where a cell comes from."""
+
 
 def load_records(*roots: Path | str, study: str | None = None) -> list[dict[str, Any]]:
     """All records of one or several stores, each merged with its cell's description; stale ones are left out.
@@ -29,7 +32,8 @@ def load_records(*roots: Path | str, study: str | None = None) -> list[dict[str,
 
     Returns:
         A dictionary a cell: the record's keys and `study`, `stream` (a label), `scenario`, `method`, `seed`,
-        `hyperparameters`, `spec`, `tuning` (see `tuning_of`). A cell that several studies share appears once for each.
+        `hyperparameters`, `spec`, `tuning` (see `tuning_of`), `environment` (versions, commit, machine,
+        device). A cell that several studies share appears once for each.
     """
     merged: dict[tuple[str, str], dict[str, Any]] = {}
     for root in roots:
@@ -43,8 +47,13 @@ def load_records(*roots: Path | str, study: str | None = None) -> list[dict[str,
                 known = merged.get((name, run_id))
                 if known is None or (known["status"] != FINISHED and record["status"] == FINISHED):
                     said = studies.get(name, {}).get("tuning", {}) if spec.hyperparameters else {}
-                    tuning = tuning_of(said, spec.method)
-                    merged[name, run_id] = _merge(record, spec, name, label) | {"tuning": tuning}
+                    made = store.environment(run_id) or {}
+                    own = tuning_of(said, spec.method)
+                    origin = {
+                        "tuning": own if name in studies else own | made.get("tuning", {}),
+                        "environment": made | {"device": spec.device},
+                    }
+                    merged[name, run_id] = _merge(record, spec, name, label) | origin
     return list(merged.values())
 
 
@@ -114,7 +123,17 @@ def collect(*roots: Path | str, study: str | None = None) -> pd.DataFrame:
         study: Only the cells that this study asks for.
 
     Returns:
-        The frame; a failed cell has its status and error, and NaN for all that it did not reach.
+        The frame; a failed cell has its status and error, and NaN for all that it did not reach. Its last columns
+        (`OBJECTS`) hold what figures are drawn from and where a cell comes from:
+
+        - `matrix_task_aware`, `matrix_task_agnostic`: the accuracy matrices, (T + 1, T), NaN where undefined; None
+          where the cell did not finish;
+        - `curve`: accuracies while training, a row an instant: `experience` (from 1), `epoch`, `iteration`, and
+          `task_aware`, `task_agnostic`, (T,) arrays; None where the study evaluates between experiences only;
+        - `sizes`: what the method holds before and after each experience, [] in old records;
+        - `structure`: what it tells of its network, {} for most;
+        - `environment`: versions, commit, machine and device;
+        - `spec`: the cell's description, as JSON values.
     """
     records = load_records(*roots, study=study)
     references = {
@@ -142,6 +161,25 @@ def matrix(record: Mapping[str, Any], which: str) -> np.ndarray | None:
     return None if matrices is None else np.array(matrices[which], dtype=float)
 
 
+def curve(record: Mapping[str, Any]) -> pd.DataFrame | None:
+    """A record's accuracies while training, a row an instant (see `collect`); None where it has none."""
+    instants = _instants(record)
+    return None if instants is None else _curve(instants)
+
+
+def _instants(record: Mapping[str, Any]) -> dict[str, np.ndarray] | None:
+    """The same as arrays: (N,) for each number of an instant, (N, T) for the accuracies of each kind."""
+    points = (record.get("curves") or {}).get("accuracy")
+    if not points:
+        return None
+    instants = {name: np.array([point[name] for point in points]) for name in ("experience", "epoch", "iteration")}
+    return instants | {which: np.array([point[which] for point in points], dtype=float) for which in MATRICES}
+
+
+def _curve(instants: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    return pd.DataFrame({name: values if values.ndim == 1 else list(values) for name, values in instants.items()})
+
+
 def final_accuracy(record: Mapping[str, Any] | None, scenario: str) -> float | None:
     """A record's final average accuracy in [0, 1] by the scenario's criterion; None where there is none."""
     R = matrix(record or {}, "task_aware" if scenario == "task" else "task_agnostic")
@@ -164,10 +202,17 @@ def _row(record: Mapping[str, Any], reference: Mapping[str, Any] | None) -> dict
         "class_order": spec.stream.get("class_order"),
     }
     own = "task_aware" if record["scenario"] == "task" else "task_agnostic"
+    matrices = {which: matrix(record, which) for which in MATRICES}
+    instants = _instants(record)
+    values: dict[str, float] = {}
+    before: tuple[np.ndarray | None, ...] = ()
     for which in MATRICES:
-        values = _measures(
-            matrix(record, which), None if reference is None else matrix(reference, which), record, which
-        )
+        R, a_star = matrices[which], None if reference is None else matrix(reference, which)
+        accuracies = None if instants is None else instants[which]
+        # In domain-incremental streams both kinds are the same.
+        if not before or not all(map(_same, (R, a_star, accuracies), before)):
+            values = _measures(R, a_star, accuracies, instants or {})
+        before = (R, a_star, accuracies)
         row |= {f"{name}_{which}": value for name, value in values.items()}
         if which == own:
             row |= values
@@ -180,17 +225,35 @@ def _row(record: Mapping[str, Any], reference: Mapping[str, Any] | None) -> dict
         "tuning_configurations": np.nan if tuning["configurations"] is None else tuning["configurations"],
         "tuning_seeds": None if tuning["seeds"] is None else ", ".join(map(str, tuning["seeds"])),
     }
-    return row
+    row |= {f"matrix_{which}": R for which, R in matrices.items()}
+    return row | {
+        "curve": None if instants is None else _curve(instants),
+        "sizes": record.get("sizes") or [],
+        "structure": record.get("structure") or {},
+        "environment": record["environment"],
+        "spec": dict(vars(spec)),
+    }
+
+
+def _same(one: np.ndarray | None, other: np.ndarray | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return np.array_equal(one, other, equal_nan=True)
 
 
 def _measures(
-    R: np.ndarray | None, reference: np.ndarray | None, record: Mapping[str, Any], which: str
+    R: np.ndarray | None,
+    reference: np.ndarray | None,
+    accuracies: np.ndarray | None,
+    instants: Mapping[str, np.ndarray],
 ) -> dict[str, float]:
-    inputs: dict[str, Any] = {"R": R, "reference": None if reference is None else np.diagonal(reference[1:])}
-    points = record.get("curves", {}).get("accuracy") or None
-    if points is not None:
-        inputs["curve"] = np.array([point[which] for point in points], dtype=float)
-        inputs["experience"] = np.array([point["experience"] for point in points])
+    inputs: dict[str, Any] = {
+        "R": R,
+        "reference": None if reference is None else np.diagonal(reference[1:]),
+        "curve": accuracies,
+        "experience": instants.get("experience"),
+        "iteration": instants.get("iteration"),
+    }
     return {
         name: metric.function(*(inputs[key] for key in metric.inputs))
         if all(inputs.get(key) is not None for key in metric.inputs)

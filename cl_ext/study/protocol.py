@@ -1,4 +1,4 @@
-"""How a search of hyper-parameters is made: on which data and seeds, and over which values."""
+"""How a search of hyper-parameters is made: on which data and seeds, over which values, and by which sampler."""
 
 import contextlib
 import dataclasses
@@ -14,6 +14,7 @@ from cl_ext.methods import METHODS, HyperParameter
 from cl_ext.streams.spec import StreamSpec, number_of_experiences
 from cl_ext.study.document import StudyError
 
+PROTOCOLS = ("end-of-stream", "first-experiences", "fixed", "transfer")
 _FEWEST_DECADES = 5
 
 
@@ -26,9 +27,11 @@ class Protocol:
         scenarios: Only these of the study's.
         seeds: Tuning seeds, none of them the study's.
         validation: Fraction of the training data that is held out and measured on, in (0, 1).
-        experiences: Only the first so many of a permuted or rotated stream.
+        experiences: Only the first so many of the stream's.
         hyperparameters: What is tuned, in a product; by default each method's strength.
-        grids: Values by hyper-parameter, in the place of the rows' own.
+        grids: Values by hyper-parameter, in the place of the rows' own; a sampler draws between the ends.
+        sampler: `grid` tries every value; `tpe` and `random` are Optuna's.
+        trials: Settings of each method and scenario that a sampler tries; None with a grid.
     """
 
     methods: tuple[str, ...] | None = None
@@ -38,15 +41,23 @@ class Protocol:
     experiences: int | None = None
     hyperparameters: tuple[str, ...] | None = None
     grids: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    sampler: str = "grid"
+    trials: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The protocol's name: what is seen of the stream before the values are set."""
+        return "end-of-stream" if self.experiences is None else "first-experiences"
 
     def text(self) -> str:
         """The protocol in words, as a study file and its records carry it."""
         names = self.hyperparameters
-        what = f"grid of {' and '.join(names)}" if names else "grid of each method's strength"
+        what = " and ".join(names) if names else "each method's strength"
+        how = "grid" if self.sampler == "grid" else f"{self.trials} trials by {self.sampler} (Optuna)"
         part = "" if self.experiences is None else f" of the first {self.experiences} experiences"
         return (
-            f"{what}; best mean accuracy on {100 * self.validation:g} % of the training data{part}, held out; "
-            "of equals (0.1 points) the smallest"
+            f"{self.name}: {how} of {what}; best mean accuracy on {100 * self.validation:g} % of the training data"
+            f"{part}, held out; of equals (0.1 points) the smallest"
         )
 
     def command(self, path: Path | str) -> str:
@@ -57,6 +68,7 @@ class Protocol:
         words += ["--seeds", ",".join(map(str, self.seeds)), "--validation", f"{self.validation:g}"]
         words += ["--experiences", str(self.experiences)] if self.experiences is not None else []
         words += ["--hyperparameters", ",".join(self.hyperparameters)] if self.hyperparameters else []
+        words += ["--sampler", self.sampler, "--trials", str(self.trials)] if self.sampler != "grid" else []
         for name, values in self.grids.items():
             words += ["--grid", f"{name}={','.join(f'{v:g}' if isinstance(v, float) else str(v) for v in values)}"]
         return shlex.join(words)
@@ -79,10 +91,13 @@ def _decades(parameter: HyperParameter) -> bool:
 
 
 def first_experiences(stream: StreamSpec, count: int) -> StreamSpec:
-    """The stream of the first experiences of a permuted or rotated stream: what the same seed gives the longer one.
+    """The first experiences of a stream: what the same seed gives the whole one.
+
+    Permuted and rotated streams are made shorter: these are the same data. The others are made whole, and cut: a
+    shorter split stream would deal the classes out anew, a shorter concat stream could be of another image size.
 
     Raises:
-        StudyError: The stream has fewer, or is of another kind.
+        StudyError: The stream has fewer.
     """
     total = number_of_experiences(stream)
     if not 2 <= count <= total:
@@ -90,10 +105,7 @@ def first_experiences(stream: StreamSpec, count: int) -> StreamSpec:
     if count == total:
         return stream
     if stream.name not in ("permuted", "rotated"):
-        raise StudyError(
-            f"--experiences is for permuted and rotated streams: a {stream.name} stream of {count} experiences is not "
-            f"the beginning of one of {total}; leave it out"
-        )
+        return dataclasses.replace(stream, first=count)
     angles = stream.angles and stream.angles[:count]
     return dataclasses.replace(stream, angles=angles, experiences=stream.experiences and count)
 
@@ -145,6 +157,31 @@ def grid_values(method: str, name: str, protocol: Protocol) -> list[Any]:
     except (ValueError, TypeError) as error:
         raise StudyError(f"--grid: {method}: {error}") from None
     return sorted(values) if type(parameter.default) in (int, float) else values
+
+
+def check_protocol(name: str | None, experiences: int | None, source: Path | None, search: Sequence[str] = ()) -> str:
+    """The name of the protocol that the options ask for.
+
+    Args:
+        name: As it was given; None where it was not.
+        experiences: `--experiences`.
+        source: `--from`.
+        search: The options given that only a search has.
+
+    Raises:
+        StudyError: There is no such protocol, or the options contradict each other.
+    """
+    implied = "transfer" if source is not None else "end-of-stream" if experiences is None else "first-experiences"
+    named = implied if name is None else name
+    if named not in PROTOCOLS:
+        raise StudyError(f"--protocol is {name!r}; it can be {', '.join(PROTOCOLS)}")
+    if (named == "transfer") != (source is not None):
+        raise StudyError("--protocol transfer and --from STUDY.yaml, the tuned study to take values of, go together")
+    if experiences is not None and named != "first-experiences":
+        raise StudyError(f"--experiences is for --protocol first-experiences, and --protocol is {named}")
+    if named in ("fixed", "transfer") and search:
+        raise StudyError(f"--protocol {named} searches nothing; leave {', '.join(search)} out")
+    return named
 
 
 def parse_grids(texts: Sequence[str]) -> dict[str, tuple[Any, ...]]:

@@ -160,7 +160,7 @@ class Reader:
         for unwanted, where in (("scenario", "scenarios"), ("seed", "seeds")):
             if unwanted in document.at(("stream",)):
                 raise document.error(("stream", unwanted), f"stream.{unwanted} is said by the study's key {where}")
-        spec = self.part(("stream",), StreamSpec, scenario=self._first_scenario(), seed=0, validation=0.0)
+        spec = self.part(("stream",), StreamSpec, scenario=self._first_scenario(), seed=0, validation=0.0, first=None)
         names = [spec.dataset] if isinstance(spec.dataset, str) else list(spec.dataset)
         found = [str(self._file(name)) if name.endswith(".npz") else name for name in names]
         dataset = found[0] if isinstance(spec.dataset, str) else tuple(found)

@@ -14,6 +14,7 @@ from typing import Any
 import cl_ext  # noqa: F401  (the torchvision guard, before avalanche)
 from cl_ext.methods.context import Built
 from cl_ext.nn.divergence import DivergedError
+from cl_ext.study.follower import Follower
 
 import numpy as np
 import torch
@@ -102,14 +103,19 @@ class Evaluator:
 class Recorder:
     """Watches a run through two plugins, one before and one after the method's own.
 
+    Args:
+        plan: When accuracy is measured: `experience`, `epoch`, or a number of iterations.
+        follower: Who is told what it sees, while it sees it.
+
     Attributes:
         steps: Training steps so far.
         flops_per_step: Floating-point operations of one training step, counted on a step of the last experience.
         evaluation_seconds: Wall and CPU seconds of evaluations inside training.
     """
 
-    def __init__(self, plan: str | int) -> None:
+    def __init__(self, plan: str | int, follower: Follower | None = None) -> None:
         self.plan = plan
+        self._follower = follower
         self.steps = 0
         self.flops_per_step: int | None = None
         self.evaluation_seconds = (0.0, 0.0)
@@ -155,6 +161,8 @@ class Recorder:
         self._loss = self._loss + loss.detach()
         if isinstance(self.plan, int) and self.steps % self.plan == 0:
             self._point()
+        if self._follower is not None:
+            self._follower.loss(self.steps, loss)
 
     def after_epoch(self) -> None:
         if self._batches:
@@ -164,6 +172,8 @@ class Recorder:
                     f"the training loss is {loss} in experience {self._experience}, epoch {self._epoch}"
                 )
             self.losses.append(self._where() | {"loss": loss})
+            if self._follower is not None:
+                self._follower.epoch(self.steps, loss)
         if self.plan == "epoch":
             self._point()
 
@@ -176,6 +186,8 @@ class Recorder:
         self.accuracies.append(self._where() | {"task_aware": aware, "task_agnostic": agnostic})
         spent = self.evaluation_seconds
         self.evaluation_seconds = (spent[0] + time.perf_counter() - wall, spent[1] + time.process_time() - cpu)
+        if self._follower is not None:
+            self._follower.accuracies(self.steps, self._experience, aware, agnostic)
 
 
 class _Before(SupervisedPlugin):

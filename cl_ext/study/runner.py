@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from cl_ext.methods import METHODS
 from cl_ext.study.cellspec import CellSpec
 from cl_ext.study.executors.local import LocalExecutor, Outcome
 from cl_ext.study.spec import Study, StudyError
 from cl_ext.study.store import FAILURES, FINISHED, Store
+from cl_ext.study.tracking import Tracking
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,7 @@ def run(
     retry_failed: bool = False,
     time_limit: float | None = None,
     progress: Progress | None = None,
+    tracking: Tracking | None = None,
 ) -> Summary:
     """Runs what is left of a study.
 
@@ -93,9 +96,10 @@ def run(
         retry_failed: Whether cells whose record is a failure are run again.
         time_limit: Seconds that a cell may run.
         progress: Shows how it goes.
+        tracking: A tracker in which the cells are followed too.
 
     Raises:
-        StudyError: The number of workers or the device is impossible.
+        StudyError: The number of workers, the device or the tracker is impossible.
     """
     workers = workers if workers is not None else _cores()
     if workers < 1:
@@ -105,6 +109,7 @@ def run(
     if time_limit is not None and time_limit <= 0:
         raise StudyError(f"--time-limit is {time_limit:g}; it takes a number of seconds above 0")
     store = Store(out)
+    track = None if tracking is None else tracking.options(study.name, store.root)
     store.sweep()
     began = time.monotonic()
     planned = plan(study, store, device)
@@ -116,6 +121,8 @@ def run(
         "data_root": str(Path(root).resolve()) if root is not None else None,
         "files": {checksum: str(path) for checksum, path in study.files.items()},
         "threads": 1,
+        "tracking": track,
+        "tuning": _origins(study),
     }
     ran = 0
     if progress is not None:
@@ -132,6 +139,14 @@ def run(
             progress.end()
     states = Counter(item.state for item in plan(study, store, device))
     return Summary(states, ran, time.monotonic() - began)
+
+
+def _origins(study: Study) -> dict[str, dict[str, object]]:
+    """Where the values of each method come from; of those of which the study says it."""
+    from cl_ext.study.frame import tuning_of  # pandas, which planning need not load
+
+    said = {name: tuning_of(study.tuning, name) for name in study.methods if METHODS[name].hyperparameters}
+    return {name: how for name, how in said.items() if any(how.values())}
 
 
 def _cores() -> int:

@@ -15,7 +15,7 @@ from cl_ext.study.reader import Reader, find_file, method_problem
 
 # Fields of a stream that are younger than the first records: at their default they are no part of a cell's description,
 # so that ids stay.
-_YOUNGER = {"normalise": True, "samples": None}
+_YOUNGER = {"normalise": True, "samples": None, "first": None}
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cl_ext.study.cellspec import CellSpec
+from cl_ext.study.cellspec import SCHEMA, CellSpec
+from cl_ext.study.document import StudyError
 
 FINISHED = "done"
 FAILURES = ("failed", "timeout", "diverged")
@@ -42,13 +43,25 @@ class Store:
         return None if record is None else str(record["status"])
 
     def record(self, run_id: str) -> dict[str, Any] | None:
-        """A cell's record, None where there is none or it can't be read (it is then run again)."""
-        return _read(self.folder(run_id) / "record.json")
+        """A cell's record, None where there is none or it can't be read (it is then run again).
+
+        Raises:
+            StudyError: It is of a later schema than this version knows: running its cell again would not mend that.
+        """
+        return _readable(self.folder(run_id) / "record.json")
 
     def spec(self, run_id: str) -> CellSpec | None:
-        """A stored cell's description."""
-        fields = _read(self.folder(run_id) / "spec.json")
+        """A stored cell's description.
+
+        Raises:
+            StudyError: It is of a later schema than this version knows.
+        """
+        fields = _readable(self.folder(run_id) / "spec.json")
         return None if fields is None else CellSpec.from_dict(fields)
+
+    def environment(self, run_id: str) -> dict[str, Any] | None:
+        """Versions and machine of a cell's run; None where the file is missing or can't be read."""
+        return _read(self.folder(run_id) / "environment.json")
 
     def run_ids(self) -> list[str]:
         """All cells that have a folder, in a fixed order."""
@@ -142,6 +155,18 @@ def _read(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) else None
+
+
+def _readable(path: Path) -> dict[str, Any] | None:
+    """A file that carries a schema; fields that are younger than it are missing, and whoever reads them knows that."""
+    content = _read(path)
+    schema = None if content is None else content.get("schema")
+    if isinstance(schema, int) and schema > SCHEMA:
+        raise StudyError(
+            f"{path} is of schema {schema}, and this version of cl_ext reads schemas up to {SCHEMA}; a newer version "
+            "of cl_ext wrote it and can read it"
+        )
+    return content
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""A grid search of hyper-parameters on held-out training data and on seeds that the study does not report.
+"""A search of hyper-parameters on held-out training data and on seeds that the study does not report.
 
 The search is a study of its own: same stream, network and budget, with a part of the training data in place of the test
 data. Its cells lie in a store as any cells do, so an interrupted search goes on where it was.
@@ -7,7 +7,7 @@ data. Its cells lie in a store as any cells do, so an interrupted search goes on
 import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,12 @@ from cl_ext.study.cellspec import CellSpec
 from cl_ext.study.frame import final_accuracy
 from cl_ext.study.protocol import Protocol, check_names, first_experiences, grid_values, tuned_names
 from cl_ext.study.runner import Progress, Summary, run
+from cl_ext.study.span import Span, check_sampler
 from cl_ext.study.spec import Study, StudyError
 from cl_ext.study.store import FAILURES, FINISHED, Store
 
+Group = tuple[str, str]  # method, scenario
+Point = tuple[tuple[int, ...], Mapping[str, Any]]  # a setting's place among the others, its values
 EQUAL = 0.001  # a tenth of a point: settings nearer to the best than this are equal
 
 
@@ -44,6 +47,7 @@ class Search(Study):
     """The study of a search: its cells are the settings', seeds outermost."""
 
     settings: tuple[Setting, ...] = ()
+    spans: Mapping[tuple[str, str], Span] = field(default_factory=dict)
 
     def cells(self, device: str = "cpu") -> list[CellSpec]:
         """See `Study.cells`."""
@@ -98,8 +102,8 @@ class Found:
         return list(dict.fromkeys(tried.setting.values[name] for tried in self.tried))
 
 
-def search_of(study: Study, protocol: Protocol, device: str = "cpu") -> Search:
-    """The search of a study.
+def base_of(study: Study, protocol: Protocol) -> tuple[Study, dict[str, tuple[str, ...]]]:
+    """The study that a search varies, on held-out data, and what is tuned of each of its methods.
 
     Raises:
         StudyError: The protocol asks for what the study, its methods or its stream do not have.
@@ -109,6 +113,7 @@ def search_of(study: Study, protocol: Protocol, device: str = "cpu") -> Search:
         raise StudyError(f"--seeds: {reported[0]} is a seed that the study reports; tune on seeds that it does not")
     if not 0 < protocol.validation < 1:
         raise StudyError(f"--validation is {protocol.validation:g}; it takes a fraction above 0 and below 1")
+    check_sampler(protocol)
     for scenario in protocol.scenarios or ():
         if scenario not in study.scenarios:
             known = ", ".join(study.scenarios)
@@ -125,23 +130,51 @@ def search_of(study: Study, protocol: Protocol, device: str = "cpu") -> Search:
     able = [method for method in part.methods if set(METHODS[method].scenarios) & set(part.scenarios)]
     names = {method: tuned_names(method, protocol) for method in able}
     check_names(protocol, names)
-    part = dataclasses.replace(part, methods=tuple(method for method, tuned in names.items() if tuned))
-    settings: dict[tuple[str, str, tuple[int, ...]], list[tuple[dict[str, Any], CellSpec]]] = {}
+    return dataclasses.replace(part, methods=tuple(method for method, tuned in names.items() if tuned)), names
+
+
+def search_of(study: Study, protocol: Protocol, device: str = "cpu") -> Search:
+    """The search of a study over a grid.
+
+    Raises:
+        StudyError: The protocol asks for what the study, its methods or its stream do not have.
+    """
+    part, names = base_of(study, protocol)
+    points: dict[Group, list[Point]] = {}
+    for method in part.methods:
+        grids = [list(enumerate(grid_values(method, name, protocol))) for name in names[method]]
+        points |= {
+            (method, scenario): [
+                (tuple(index for index, _ in point), {n: v for n, (_, v) in zip(names[method], point, strict=True)})
+                for point in itertools.product(*grids)
+            ]
+            for scenario in part.scenarios
+        }
+    return search_with(part, points, {}, device)
+
+
+def search_with(
+    part: Study, points: Mapping[Group, Sequence[Point]], spans: Mapping[tuple[str, str], Span], device: str = "cpu"
+) -> Search:
+    """The search of given settings.
+
+    Args:
+        part: The study that they vary.
+        points: The settings by method and scenario.
+        spans: What a sampler draws from, by method and hyper-parameter.
+        device: `cpu` or `cuda`.
+    """
+    cells: dict[tuple[Group, tuple[int, ...]], list[CellSpec]] = {}
+    values: dict[tuple[Group, tuple[int, ...]], Mapping[str, Any]] = {}
     for cell in part.cells(device):
-        grids = [list(enumerate(grid_values(cell.method, name, protocol))) for name in names[cell.method]]
-        for point in itertools.product(*grids):
-            values = {name: value for name, (_, value) in zip(names[cell.method], point, strict=True)}
-            changed = dataclasses.replace(cell, hyperparameters=dict(cell.hyperparameters) | values)
-            key = cell.method, cell.scenario, tuple(index for index, _ in point)
-            settings.setdefault(key, []).append((values, changed))
+        group = cell.method, cell.scenario
+        for place, setting in points[group]:
+            changed = dataclasses.replace(cell, hyperparameters=dict(cell.hyperparameters) | dict(setting))
+            cells.setdefault((group, place), []).append(changed)
+            values[group, place] = setting
     fields = {each.name: getattr(part, each.name) for each in dataclasses.fields(Study)}
-    return Search(
-        **fields,
-        settings=tuple(
-            Setting(method, scenario, cells[0][0], place, tuple(cell for _, cell in cells))
-            for (method, scenario, place), cells in settings.items()
-        ),
-    )
+    settings = [Setting(*group, values[group, place], place, tuple(own)) for (group, place), own in cells.items()]
+    return Search(**fields, settings=tuple(settings), spans=spans)
 
 
 def read(search: Search, store: Store) -> list[Found]:
@@ -161,7 +194,9 @@ def read(search: Search, store: Store) -> list[Found]:
         if not group:
             continue
         best = choose(group)
-        found.append(Found(method, scenario, tuple(group), best, () if best is None else _edges(group, best)))
+        found.append(
+            Found(method, scenario, tuple(group), best, () if best is None else _edges(group, best, search.spans))
+        )
     return found
 
 
@@ -173,13 +208,15 @@ def choose(group: Sequence[Tried]) -> Tried | None:
     return min(equal, key=lambda tried: tried.setting.place, default=None)
 
 
-def _edges(group: Sequence[Tried], best: Tried) -> tuple[str, ...]:
+def _edges(group: Sequence[Tried], best: Tried, spans: Mapping[tuple[str, str], Span]) -> tuple[str, ...]:
     """Where a wider grid might hold a better value: not at the end of what the hyper-parameter allows."""
     edges = []
     for index, (name, value) in enumerate(best.setting.values.items()):
         parameter = METHODS[best.setting.method].hyperparameters[name]
         last = max(tried.setting.place[index] for tried in group)
-        ends = last > 0 and best.setting.place[index] in (0, last) and type(parameter.default) in (int, float)
+        span = spans.get((best.setting.method, name))
+        extreme = best.setting.place[index] in (0, last) if span is None else span.at_edge(value)
+        ends = last > 0 and extreme and type(parameter.default) in (int, float)
         if ends and value not in (parameter.low, parameter.high):
             edges.append(name)
     return tuple(edges)
@@ -202,12 +239,24 @@ def tune(
     Raises:
         StudyError: See `search_of` and `run`; or another launcher still runs some of the cells.
     """
-    search = search_of(study, protocol, device)
-    summary = run(
-        search, out, workers=workers, device=device, data_root=data_root, retry_failed=retry_failed,
-        time_limit=time_limit, progress=progress,
-    )  # fmt: skip
-    missing = sum(count for state, count in summary.states.items() if state not in (FINISHED, *FAILURES))
-    if missing:
-        raise StudyError(f"{missing} cells are another launcher's; nothing is chosen before they are done")
-    return read(search, Store(out)), summary
+
+    def settled(search: Search) -> tuple[list[Found], Summary]:
+        summary = run(
+            search, out, workers=workers, device=device, data_root=data_root, retry_failed=retry_failed,
+            time_limit=time_limit, progress=progress,
+        )  # fmt: skip
+        missing = sum(count for state, count in summary.states.items() if state not in (FINISHED, *FAILURES))
+        if missing:
+            raise StudyError(f"{missing} cells are another launcher's; nothing is chosen before they are done")
+        return read(search, Store(out)), summary
+
+    if protocol.sampler == "grid":
+        return settled(search_of(study, protocol, device))
+    base_of(study, protocol)  # what is wrong with the options is said before what is not installed
+    from cl_ext.study.sampled import Sampled
+
+    sampled = Sampled(study, protocol, Path(out), device)
+    while True:
+        found, summary = settled(sampled.search())
+        if not sampled.tell(found):
+            return found, summary

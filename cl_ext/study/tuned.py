@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,30 +89,40 @@ def write_tuned(
         Both paths.
     """
     record = out / "tuning.json"
-    _write(record, json.dumps(tuning_record(study, protocol, found), indent=1, allow_nan=False) + "\n")
-    place.parent.mkdir(parents=True, exist_ok=True)
-    _write(place, tuned_text(study, protocol, found, place.parent, data_root))
+    write_text(record, json.dumps(tuning_record(study, protocol, found), indent=1, allow_nan=False) + "\n")
+    write_text(place, tuned_text(study, protocol, found, place.parent, data_root))
     return [record, place]
 
 
-def _write(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
+    """Writes a file beside its place and renames it into it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     beside.write_text(text, encoding="utf-8")
     os.replace(beside, path)
 
 
 def merged_values(study: Study, found: Sequence[Found]) -> dict[str, dict[str, Any]]:
-    """The study's `values` with the chosen ones in their places; one value where all scenarios agree on it."""
+    """The study's `values` with the chosen ones in their places."""
+    chosen = [(each.method, each.scenario, each.chosen.setting.values) for each in found if each.chosen is not None]
+    return lay_over(study, chosen)
+
+
+def lay_over(study: Study, changes: Iterable[tuple[str, str, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
+    """The study's `values` with others in their places; one value where all scenarios agree on it.
+
+    Args:
+        study: The study.
+        changes: Method, scenario, and its hyper-parameters.
+    """
     merged: dict[str, dict[str, Any]] = {method: dict(values) for method, values in study.values.items()}
-    for each in found:
-        if each.chosen is None:
-            continue
-        values = merged.setdefault(each.method, {})
-        scenarios = [name for name in study.scenarios if name in METHODS[each.method].scenarios]
-        for name, value in each.chosen.setting.values.items():
+    for method, scenario, new in changes:
+        values = merged.setdefault(method, {})
+        scenarios = [name for name in study.scenarios if name in METHODS[method].scenarios]
+        for name, value in new.items():
             given = values.get(name)
             old = given if isinstance(given, Mapping) else {} if given is None else dict.fromkeys(scenarios, given)
-            values[name] = dict(old) | {each.scenario: value}
+            values[name] = dict(old) | {scenario: value}
     for method, values in merged.items():
         scenarios = [name for name in study.scenarios if name in METHODS[method].scenarios]
         for name, value in values.items():
@@ -123,17 +133,30 @@ def merged_values(study: Study, found: Sequence[Found]) -> dict[str, dict[str, A
 
 def merged_tuning(study: Study, protocol: Protocol, found: Sequence[Found]) -> dict[str, Any]:
     """The study's `tuning` after the search: methods that were not tuned now keep how they were before."""
-    counts = {each.method: len(each.tried) for each in found if each.chosen is not None}
-    new = {"protocol": protocol.text(), "seeds": list(protocol.seeds)}
-    before = {name: tuning_of(study.tuning, name) for name in study.methods if name in study.values}
-    kept = {name: old for name, old in before.items() if name not in counts and any(old.values())}
+    how = {"protocol": protocol.text(), "seeds": list(protocol.seeds)}
+    new = {each.method: how | {"configurations": len(each.tried)} for each in found if each.chosen is not None}
+    return combined_tuning(study, new) or how | {"configurations": {}}
+
+
+def combined_tuning(study: Study, new: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The study's `tuning` where some methods' values were chosen anew; empty where it says nothing of any.
+
+    Args:
+        study: The study, with how its values were chosen before.
+        new: By method, `protocol`, `configurations` and `seeds`.
+    """
+    counted = study.tuning.get("configurations")
+    said = set(study.values) | set(counted if isinstance(counted, Mapping) else ())
+    before = {name: tuning_of(study.tuning, name) for name in study.methods if name in said and name not in new}
+    every = dict(new) | {name: old for name, old in before.items() if any(old.values())}
+    if not every:
+        return {}
     tuning: dict[str, Any] = {}
-    for key, value in new.items():
-        others = {name: old[key] for name, old in kept.items() if old[key] is not None}
-        differs = any(other != value for other in others.values())
-        tuning[key] = dict.fromkeys(counts, value) | others if differs else value
-    older = {name: old["configurations"] for name, old in kept.items() if old["configurations"] is not None}
-    return {"protocol": tuning["protocol"], "configurations": counts | older, "seeds": tuning["seeds"]}
+    for key in ("protocol", "configurations", "seeds"):
+        own = {name: each[key] for name, each in every.items() if each[key] is not None}
+        equal = key != "configurations" and all(one == next(iter(own.values())) for one in own.values())
+        tuning[key] = (next(iter(own.values())) if own else None) if equal else own
+    return {key: value for key, value in tuning.items() if value is not None}
 
 
 def tuned_text(
@@ -148,11 +171,20 @@ def tuned_text(
         folder: Where the text is to lie: a user's own data that would not be found from there gets its full path.
         data_root: Where data are looked for too.
     """
+    command = protocol.command(study.path or study.name)
+    values, tuning = merged_values(study, found), merged_tuning(study, protocol, found)
+    return study_text(study, values, tuning, command, folder, data_root)
+
+
+def study_text(
+    study: Study, values: Mapping[str, Any], tuning: Mapping[str, Any], command: str, folder: Path,
+    data_root: Path | None = None,
+) -> str:  # fmt: skip
+    """The study's file with other `values` and `tuning`, and the command that chose them."""
     if study.path is None:
         raise ValueError("the study was not read from a file")
     text = _with_data(study, folder, data_root)
-    values, tuning = merged_values(study, found), merged_tuning(study, protocol, found)
-    comment = [f"# Tuned by: {protocol.command(study.path)}"]
+    comment = [f"# Tuned by: {command}"]
     root = _root(text)
     aliases = any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text))
     if root.flow_style or aliases:  # its lines can't be told apart

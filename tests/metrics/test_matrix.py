@@ -67,6 +67,37 @@ def test_five_readings_of_forgetting_differ_and_ours_is_chaudhrys():
     assert metrics.backward_transfer(R) == pytest.approx(-readings["first minus last (Avalanche)"])
 
 
+def test_transfer_over_all_pairs():
+    # rows 2, 3, 4 against the diagonal 0.9, 0.7, 0.6
+    pairs = [0.5 - 0.9, 0.4 - 0.9, 0.6 - 0.9, 0.8 - 0.7, 0.5 - 0.7, 0.65 - 0.6]
+    assert metrics.backward_transfer_pairs(R) == pytest.approx(sum(pairs) / 6)
+    assert metrics.remembering(R) == pytest.approx(1 + sum(pairs) / 6)
+    assert metrics.positive_backward_transfer(R) == 0
+    better = R.copy()
+    better[2:, 0] = 1.0
+    assert metrics.remembering(better) == 1
+    assert metrics.positive_backward_transfer(better) == pytest.approx((3 * 0.1 + 0.1 - 0.2 + 0.05) / 6)
+    untrained = R.copy()
+    untrained[0] = 0.0
+    assert metrics.backward_transfer_pairs(untrained) == metrics.backward_transfer_pairs(R)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_one_of_both_transfers_is_at_its_neutral_value(seed):
+    R = random_matrix(seed)
+    bwt = metrics.backward_transfer_pairs(R)
+    assert metrics.positive_backward_transfer(R) - (1 - metrics.remembering(R)) == pytest.approx(bwt)
+    assert metrics.positive_backward_transfer(R) == 0 or metrics.remembering(R) == 1
+
+
+def test_two_experiences_have_one_pair():
+    R = random_matrix(0, 2)
+    assert metrics.backward_transfer_pairs(R) == pytest.approx(metrics.backward_transfer(R))
+    one = [[0.5], [0.9]]
+    assert np.isnan(metrics.remembering(one))
+    assert np.isnan(metrics.positive_backward_transfer(one))
+
+
 def test_transfer_is_not_diaz_rodriguez():
     trained, T = R[1:], 4
     pairwise = np.mean([trained[i, j] - trained[j, j] for i in range(T) for j in range(i)])

@@ -3,6 +3,8 @@
 from typing import Any
 
 from cl_ext.metrics import METRICS
+from cl_ext.study.frame import MATRICES, curve
+from cl_ext.study.frame import matrix as matrix_of
 
 import numpy as np
 import pandas as pd
@@ -90,6 +92,17 @@ def records(seeds: int = 5, names: list[str] = NAMES) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
+def objects(cell: dict[str, Any]) -> dict[str, Any]:
+    """The columns of a record that are no numbers, as `cl_ext.study.collect` makes them."""
+    return {
+        **{f"matrix_{which}": matrix_of(cell, which) for which in MATRICES},
+        "curve": curve(cell),
+        "sizes": cell.get("sizes") or [],
+        "structure": cell.get("structure") or {},
+        "environment": {},
+    }
+
+
 def frame(of: list[dict[str, Any]]) -> pd.DataFrame:
     """The tidy frame of these records, as `cl_ext.study.collect` makes it."""
     rows = []
@@ -102,5 +115,6 @@ def frame(of: list[dict[str, Any]]) -> pd.DataFrame:
                 if metric.inputs == ("R",):
                     row |= {f"{name}{twin}": metric.function(R) for twin in ("", "_task_aware", "_task_agnostic")}
             row |= cell["costs"]
+        row |= objects(cell)
         rows.append(row | {"hp.lr": 0.1})
     return pd.DataFrame(rows)

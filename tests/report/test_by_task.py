@@ -4,7 +4,6 @@ from cl_ext.report.by_task import by_task_tables, size_tables, worst_forgetting
 from cl_ext.report.runs import Run
 
 import numpy as np
-import pandas as pd
 import pytest
 from scipy import stats
 
@@ -13,7 +12,7 @@ from tests.report import synthetic
 
 def _table(names: list[str], seeds: int, **options) -> list[list[str]]:
     records = [r for r in synthetic.records(seeds=seeds, names=names) if r["scenario"] == "task"]
-    (table,) = by_task_tables(records, synthetic.frame(records), **options)
+    (table,) = by_task_tables(synthetic.frame(records), **options)
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
 
 
@@ -46,11 +45,11 @@ def test_one_seed_has_no_interval():
 def test_a_row_that_is_not_there_is_one_sentence():
     records = [r for r in synthetic.records(seeds=1, names=["er", "naive"]) if r["scenario"] == "task"]
     with pytest.raises(ValueError, match="no finished cell of 'separate'; there are er, naive"):
-        by_task_tables(records, synthetic.frame(records), "separate", 2)
+        by_task_tables(synthetic.frame(records), "separate", 2)
 
 
 def test_forgetting_of_one_task_is_undefined():
-    assert np.isnan(worst_forgetting(Run("er", 0, np.array([[0.1], [0.9]]), pd.DataFrame())))
+    assert np.isnan(worst_forgetting(Run("er", 0, np.array([[0.1], [0.9]]))))
 
 
 def test_growth_of_network_time_and_memory():
@@ -69,7 +68,7 @@ def test_growth_of_network_time_and_memory():
                 }
                 for e in range(6)
             ]
-    (table,) = size_tables(records, synthetic.frame(records))
+    (table,) = size_tables(synthetic.frame(records))
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[4:]]
     assert lines == [["cpg", "2", "100", "350", "3.50", "1.50", "3.75", "2.50", "600"]]
-    assert size_tables(synthetic.records(seeds=1, names=["er"]), synthetic.frame(records)) == []
+    assert size_tables(synthetic.frame(synthetic.records(seeds=1, names=["er"]))) == []

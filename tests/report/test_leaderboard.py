@@ -3,7 +3,8 @@
 import math
 
 from cl_ext.report import leaderboard
-from cl_ext.report.aggregate import failed_cells, missing_cells, one_line
+from cl_ext.report.cells import one_line
+from cl_ext.report.gaps import failed_cells, missing_cells
 
 import numpy as np
 import pandas as pd
@@ -74,6 +75,16 @@ def test_order_and_best():
     assert list(table.loc[table["reference"], "method"]) == ["joint", "naive"]
 
 
+def test_where_all_rows_tie_none_is_best():
+    tied = pd.DataFrame([cell(name, seed, 0.5 + 0.01 * seed) for name in ("er", "lwf", "naive") for seed in range(5)])
+    assert not leaderboard(tied)["best"].any()
+    # naive is a reference and does not compete: alone with it, a row is the best there is
+    alone = leaderboard(tied[tied["method"].ne("lwf")])
+    assert alone.loc[alone["best"], "method"].tolist() == ["er"]
+    third = pd.concat([tied, pd.DataFrame([cell("mas", seed, 0.4) for seed in range(5)])])
+    assert leaderboard(third)["best"].sum() == 2
+
+
 def test_failures_and_gaps_are_counted():
     table = rows(small())
     assert table.loc["gem", ["n", "cells", "seeds", "failures", "few_seeds"]].tolist() == [
@@ -128,6 +139,37 @@ def test_two_different_cells_of_one_seed_are_refused():
 def test_missing_columns_are_named():
     with pytest.raises(ValueError, match=r"lacks the columns \['seed'\]"):
         leaderboard(small().drop(columns="seed"))
+
+
+def test_what_a_study_says_of_tuning():
+    tuned = {"tuning_protocol": "grid", "tuning_configurations": 7.0, "tuning_seeds": "1000, 1001"}
+    silent = {"tuning_protocol": None, "tuning_configurations": float("nan"), "tuning_seeds": None}
+    cells = [cell("ewc", seed, 0.5, **tuned) for seed in range(5)] + [cell("naive", s, 0.2, **silent) for s in range(5)]
+    table = rows(pd.DataFrame(cells))
+    names = ["tuning_protocol", "tuning_configurations", "tuning_seeds"]
+    assert table.loc["ewc", names].tolist() == ["grid", 7, "1000, 1001"]
+    assert table.loc["naive", ["tuning_protocol", "tuning_seeds"]].tolist() == ["", ""]
+    assert np.isnan(table.loc["naive", "tuning_configurations"])
+    # two stores that tuned the same row in different ways: both are said
+    cells[0] |= {"tuning_protocol": "by hand", "tuning_configurations": 3.0}
+    both = rows(pd.DataFrame(cells)).loc["ewc", names].tolist()
+    assert both == ["by hand; grid", 7, "1000, 1001"]
+
+
+def test_what_a_study_asks_for_and_has_no_record_of():
+    asked = {"s": {"stream": "d", "scenarios": ["class", "task"], "methods": ["er", "lwf"], "seeds": range(7)}}
+    able = dict.fromkeys(("er", "lwf", "ewc", "gem", "ogd", "naive", "joint"), ("class", "task"))
+    table = leaderboard(small(), able, asked=asked).set_index("method")
+    assert table.loc["er", ["n", "cells", "seeds", "asked"]].tolist() == [5, 5, 5, 7]
+    assert table.loc["lwf", ["absent", "cells", "asked"]].tolist() == ["missing", 0, 7]
+    assert table.loc["er", "best"]  # the others lack the two seeds as well
+    lacking = missing_cells(small(), able, asked)
+    assert len(lacking.query("scenario == 'class' and label == 'er'")) == 2
+    assert len(lacking.query("scenario == 'class' and label == 'lwf'")) == 7
+    # the scenario that was never begun: every method of the study that can do it, every seed asked for
+    assert len(lacking.query("scenario == 'task'")) == 7 * len(able)
+    other = {"s": {**asked["s"], "stream": "another"}}
+    pd.testing.assert_frame_equal(missing_cells(small(), able, other), missing_cells(small(), able))
 
 
 def test_nothing_finished():

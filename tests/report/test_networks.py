@@ -1,11 +1,13 @@
 """Figures of methods that change their network: what is drawn is what the records hold."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from cl_ext.report import figures
+from cl_ext.report import figures, networks
 from cl_ext.report.networks import growth_by_task, parameters_over_the_stream, unit_maps
+from cl_ext.report.panels import Panel, panel_pages
 from cl_ext.report.runs import Board, boards
-from cl_ext.report.style import house_style
+from cl_ext.report.style import Page
 
 import numpy as np
 import pytest
@@ -33,7 +35,7 @@ def _with_structure(name: str, seed: int, grows: bool) -> dict[str, Any]:
 
 
 def _board(records: list[dict[str, Any]]) -> Board:
-    (board,) = boards(records, synthetic.frame(records))
+    (board,) = boards(synthetic.frame(records))
     return board
 
 
@@ -43,15 +45,30 @@ def _records() -> list[dict[str, Any]]:
     return [*grown, *(synthetic.record("er", "task", seed) for seed in (0, 1))]
 
 
-def test_lines_are_means_over_seeds_and_only_of_methods_that_change_the_network(records: list[dict[str, Any]]) -> None:
-    (page,) = parameters_over_the_stream(_board(records))
-    assert {axis.get_title() for axis in page.axes} == {"packnet", "cpg"}
-    grey, nominal, nonzero, used = page.axes[0].lines
-    assert list(nominal.get_ydata()) == [1000, 1500, 2000, 2500, 3000, 3500]
-    assert list(nonzero.get_ydata()) == pytest.approx([900.5 + 10 * e for e in range(6)])
-    assert list(used.get_xdata()) == [1, 2, 3, 4, 5]
-    assert list(used.get_ydata()) == pytest.approx([100 * (task + 1) + 1 for task in range(5)])
-    assert list(grey.get_ydata()) == list(nominal.get_ydata())
+@pytest.fixture(name="panels")
+def _panels(monkeypatch: pytest.MonkeyPatch) -> list[Panel]:
+    """The panels that a figure is made of, before they are laid out on pages."""
+    seen: list[Panel] = []
+
+    def keep(panels: Sequence[Panel], *args: Any, **options: Any) -> list[Page]:
+        seen.extend(panels)
+        return panel_pages(panels, *args, **options)
+
+    monkeypatch.setattr(networks, "panel_pages", keep)
+    return seen
+
+
+def test_lines_are_means_over_seeds_and_only_of_methods_that_change_the_network(
+    records: list[dict[str, Any]], panels: list[Panel]
+) -> None:
+    (_,) = parameters_over_the_stream(_board(records))
+    assert {panel.title for panel in panels} == {"packnet", "cpg"}
+    grey, nominal, nonzero, used = panels[0].lines
+    assert list(nominal.y) == [1000, 1500, 2000, 2500, 3000, 3500]
+    assert list(nonzero.y) == pytest.approx([900.5 + 10 * e for e in range(6)])
+    assert list(used.x) == [1, 2, 3, 4, 5]
+    assert list(used.y) == pytest.approx([100 * (task + 1) + 1 for task in range(5)])
+    assert list(grey.y) == list(nominal.y)
 
 
 def test_older_records_have_no_such_figures() -> None:
@@ -69,16 +86,15 @@ def test_units_stand_in_the_order_of_their_first_task(records: list[dict[str, An
     assert second.get_title(loc="left") == "layer 3: 2 units, 2 used"
 
 
-def test_growth_shows_each_layer(records: list[dict[str, Any]]) -> None:
-    with house_style():
-        pages = growth_by_task(_board(records))
+def test_growth_shows_each_layer(records: list[dict[str, Any]], panels: list[Panel]) -> None:
+    pages = growth_by_task(_board(records))
     assert len(pages) == 3
-    assert [axis.get_title() for axis in pages[0].axes] == ["1", "3"]
-    selected, added, split = pages[0].axes[0].lines
-    assert np.isnan(selected.get_ydata()[0])
-    assert [list(line.get_ydata()[1:]) for line in (selected, added, split)] == [[3, 3], [2, 2], [1, 1]]
+    assert [panel.title for panel in panels[:2]] == ["layer 1", "layer 3"]
+    selected, added, split = panels[0].lines
+    assert np.isnan(selected.y[0])
+    assert [list(line.y[1:]) for line in (selected, added, split)] == [[3, 3], [2, 2], [1, 1]]
 
 
 def test_they_are_among_the_reports_figures(records: list[dict[str, Any]], tmp_path: Any) -> None:
-    names = {path.name for path in figures(records, synthetic.frame(records), tmp_path)}
+    names = {path.name for path in figures(synthetic.frame(records), tmp_path)}
     assert {"digits-task-parameters.png", "digits-task-units-1.pdf", "digits-task-growth-2.png"} <= names

@@ -4,9 +4,10 @@ import copy
 import logging
 
 from cl_ext.report import figures
+from cl_ext.report.labelled import spread
 from cl_ext.report.runs import boards
-from cl_ext.report.style import PANELS_A_PAGE, slug, small_multiples, wrapped
-from cl_ext.report.tradeoffs import pareto_frontier, spread
+from cl_ext.report.style import slug, wrapped
+from cl_ext.report.tradeoffs import pareto_frontier
 
 import matplotlib as mpl
 import numpy as np
@@ -15,7 +16,19 @@ import pytest
 
 from tests.report import synthetic
 
-KINDS = ["matrix", "stream", "forgetting", "learning", "together", "memory", "cost"]
+KINDS = [
+    "intervals",
+    "matrix",
+    "difference",
+    "stream",
+    "forgetting",
+    "learning",
+    "together",
+    "gap",
+    "rank",
+    "plasticity",
+]
+KINDS += ["memory", "cost", "profile", "improvement"]
 
 
 def names(paths):
@@ -29,8 +42,11 @@ def expected(scenarios=("task", "class"), kinds=KINDS):
 def test_a_large_study(tmp_path):
     records = synthetic.records()
     before = {key: mpl.rcParams[key] for key in ("font.size", "pdf.fonttype", "axes.grid", "lines.linewidth")}
-    paths = figures(records, synthetic.frame(records), tmp_path)
-    assert names(paths) == expected()
+    paths = figures(synthetic.frame(records), tmp_path)
+    over_boards = {
+        f"across-all-{kind}.{end}" for kind in ("intervals", "profile", "improvement") for end in ("pdf", "png")
+    }
+    assert names(paths) == expected() | over_boards  # one stream carries no diagram of ranks
     for path in paths:
         head = path.read_bytes()
         assert head.startswith(b"%PDF" if path.suffix == ".pdf" else b"\x89PNG")
@@ -48,19 +64,20 @@ def test_one_seed_one_scenario_and_missing_data(tmp_path, caplog):
         if record["scenario"] == "class"
     ]
     with caplog.at_level(logging.WARNING):
-        paths = figures(records, synthetic.frame(records), tmp_path)
+        paths = figures(synthetic.frame(records), tmp_path)
     # no curves, and no naive to relate costs to
-    assert names(paths) == expected(["class"], ["matrix", "stream", "forgetting", "memory"])
+    kinds = ["intervals", "matrix", "stream", "forgetting", "plasticity", "memory", "profile", "improvement"]
+    assert names(paths) == expected(["class"], kinds)
     note = (tmp_path / "figures.md").read_text(encoding="utf-8")
-    assert "`digits-class-learning` is left out" in note
-    assert "digits-class-cost is left out" in caplog.text
+    assert "`digits-class-learning` is left out: it needs accuracies while training" in note
+    assert "digits-class-cost is left out: it needs `train_cpu_seconds`" in caplog.text
+    assert "digits-class-growth" not in note  # no method here grows: nothing is missing
 
 
 def test_only_failures_and_nothing_at_all(tmp_path):
     records = [r for r in synthetic.records(names=["ogd"]) if r["scenario"] == "class"]
-    assert figures(records, synthetic.frame(records), tmp_path) == []
-    assert figures([], synthetic.frame(records), tmp_path) == []
-    assert figures([], synthetic.frame(records).iloc[:0], tmp_path) == []
+    assert figures(synthetic.frame(records), tmp_path) == []
+    assert figures(synthetic.frame(records).iloc[:0], tmp_path) == []
 
 
 def test_one_experience(tmp_path):
@@ -68,14 +85,15 @@ def test_one_experience(tmp_path):
     for record in records:
         record["curves"] = None
         record["matrix"] = {"task_aware": [[0.1], [0.8]], "task_agnostic": [[0.1], [0.8]]}
-    paths = figures(records, synthetic.frame(records), tmp_path)
-    assert names(paths) == expected(kinds=["matrix", "stream", "memory", "cost"])
+    paths = figures(synthetic.frame(records), tmp_path)
+    kinds = ["intervals", "matrix", "difference", "stream", "memory", "cost", "profile", "improvement"]
+    assert names(paths) == expected(kinds=kinds)
 
 
 def test_same_records_same_bytes(tmp_path):
     records = [record for record in synthetic.records(seeds=2, names=["er"]) if record["scenario"] == "task"]
     frame = synthetic.frame(records)
-    first, second = figures(records, frame, tmp_path / "a"), figures(records, frame, tmp_path / "b")
+    first, second = figures(frame, tmp_path / "a"), figures(frame, tmp_path / "b")
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
 
 
@@ -83,7 +101,7 @@ def test_the_scenario_picks_the_matrix():
     records = copy.deepcopy(synthetic.records(seeds=1, names=["naive"]))
     for record in records:
         record["matrix"] = {"task_aware": [[0.5], [0.9]], "task_agnostic": [[0.1], [0.2]]}
-    found = {board.place[2]: board.runs[0].matrix[-1, 0] for board in boards(records, synthetic.frame(records))}
+    found = {board.place[2]: board.runs[0].matrix[-1, 0] for board in boards(synthetic.frame(records))}
     assert found == {"task": 0.9, "class": 0.2}
 
 
@@ -93,17 +111,12 @@ def test_instants_line_up_whatever_their_number():
         {"experience": e, "epoch": 1, "iteration": n} for e, n in [(2, 4), (1, 1), (1, 2), (2, 3), (2, 9), (2, 8)]
     ]
     records[0]["matrix"] = dict.fromkeys(("task_aware", "task_agnostic"), [[0.1] * 2] * 3)
-    records[0]["curves"] = {"accuracy": [{**p, "task_aware": [0.1 * p["iteration"], 0.0]} for p in points]}
-    board = boards(records, synthetic.frame(records))[0]
-    assert board.instants["time"].tolist() == [0.5, 1.0, 1.25, 1.5, 1.75, 2.0]
-    np.testing.assert_allclose(board.instants["value"], [0.1, 0.2, 0.15, 0.2, 0.4, 0.45])
-
-
-def test_more_methods_than_a_page_holds():
-    labels = [f"m{i}" for i in range(PANELS_A_PAGE + 3)]
-    pages = small_multiples(labels, lambda axis, label: axis.plot([0, 1]), "Title", "x", "y")
-    assert [len(page.axes) for page in pages] == [PANELS_A_PAGE, 3]
-    assert pages[1].get_suptitle() == "Title (2 of 2)"
+    accuracies = [{key: [0.1 * p["iteration"], 0.0] for key in ("task_aware", "task_agnostic")} for p in points]
+    records[0]["curves"] = {"accuracy": [p | a for p, a in zip(points, accuracies, strict=True)]}
+    (board,) = boards(synthetic.frame(records))
+    (run,) = board.runs
+    assert run.curve.time.tolist() == [0.5, 1.0, 1.25, 1.5, 1.75, 2.0]
+    np.testing.assert_allclose(run.curve.seen, [0.1, 0.2, 0.15, 0.2, 0.4, 0.45])
 
 
 def test_pareto_frontier():

@@ -1,10 +1,12 @@
 """The leaderboard in Markdown, CSV, LaTeX and on the terminal, held against a small one written by hand."""
 
 import io
+import itertools
 
 from cl_ext.report import leaderboard, terminal_table, to_csv, to_latex, to_markdown, write_leaderboard
-from cl_ext.report.columns import COLUMNS, count, percent, seconds, size
-from cl_ext.report.tables import tex
+from cl_ext.report.columns import COLUMNS, columns_for, count, percent, seconds, size
+from cl_ext.report.exports import has_parquet
+from cl_ext.report.latex_text import tex
 
 import pandas as pd
 import pytest
@@ -41,13 +43,13 @@ FAULTS = {"er": ["Its buffer is 10% short.", "Ties & draws."], "absent": ["Not i
 
 def test_markdown():
     text = to_markdown(small(), FAULTS)
-    table = text[text.index("| Method") : text.index("## Formulas")].strip()
+    table = text[text.index("| Method") : text.index("*Tiers.*")].strip()
     assert table.splitlines() == [
-        "| Method | ACC [%] | BWT [%] | Cost [x naive] | CPU time [s] | Extra memory | Seeds |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
-        "| er[^1] | **81.00 ± 2.78** | **-40.50 ± 1.39** | 1.50 | 15.0 | 12.3 kB | 5 |",
-        "| *naive* | 20.00 ± 0.00 | -10.00 ± 0.00 | 1.00 | 10.0 | 0 B | 5 |",
-        "| gem | — | — | — | — | — | 0; 5 failed of 5; n < 5 |",
+        "| Method | Tier | ACC [%] | BWT [%] | Cost [x naive] | CPU time [s] | Extra memory | Seeds |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| er[^1] | 1 | **81.00 ± 2.78** | **-40.50 ± 1.39** | 1.50 | 15.0 | 12.3 kB | 5 |",
+        "| *naive* | — | 20.00 ± 0.00 | -10.00 ± 0.00 | 1.00 | 10.0 | 0 B | 5 |",
+        "| gem | — | — | — | — | — | — | 0; 5 failed of 5; n < 5 |",
     ]
     assert "## my_study, class-incremental\n" in text
     assert "[^1]: **er**: Its buffer is 10% short. Ties & draws." in text
@@ -68,14 +70,17 @@ def test_csv_is_the_leaderboard_in_fractions():
 
 def test_latex():
     text = to_latex(small(), FAULTS)
-    assert r"er\textsuperscript{1} & \textbf{81.00} $\pm$ 2.78 & \textbf{$-$40.50} $\pm$ 1.39 & 1.50 & 15.0" in text
+    assert (
+        r"er\textsuperscript{1} & \textbf{81.00} $\pm$ 2.78 & \textbf{$-$40.50} $\pm$ 1.39 & 1.50 & 12.3 kB & 5/5"
+        in text
+    )
     assert r"\textit{naive} & 20.00 $\pm$ 0.00" in text
-    assert r"gem & --- & --- & --- & --- & --- & 0; 5 failed of 5; n \textless{} 5 \\" in text
+    assert r"gem & --- & --- & --- & --- & 0/5 \\" in text
     for rule in (r"\toprule", r"\midrule", r"\bottomrule"):
         assert text.count(rule) == 1
     assert r"\label{tab:my-study-class}" in text
     assert r"\caption{my\_study, class-incremental: mean over seeds (n = 5) $\pm$" in text
-    assert r"5 of 15 cells failed" in text
+    assert r"5 of 15 cells failed and are left out of the means (gem: 5 failed)" in text
     assert r"\textsuperscript{1}\,Its buffer is 10\% short. Ties \& draws." in text
     # Nothing outside commands is special any more, and braces pair.
     assert text.count("{") - text.count(r"\{") == text.count("}") - text.count(r"\}")
@@ -93,7 +98,7 @@ def test_latex_escapes():
 def test_one_seed_has_no_interval():
     frame = small().query("seed == 0")
     assert "| er | **81" not in to_markdown(frame)
-    assert "| er | **80.00** | **-40.00** | 1.50 | 15.0 | 12.3 kB | 1; n < 5 |" in to_markdown(frame)
+    assert "| er | — | **80.00** | **-40.00** | 1.50 | 15.0 | 12.3 kB | 1; n < 5 |" in to_markdown(frame)
     assert "too few seeds" in to_latex(frame)
 
 
@@ -106,7 +111,10 @@ def test_a_measure_defined_for_some_seeds_says_so():
 def test_files_of_a_large_study(tmp_path):
     frame = synthetic.frame(synthetic.records())
     paths = write_leaderboard(frame, tmp_path / "new" / "folder", {"ewc": ["Slow."]}, synthetic.SCENARIOS)
-    assert [path.name for path in paths] == ["leaderboard.md", "leaderboard.csv", "leaderboard.tex"]
+    assert [path.name for path in paths] == [
+        *("leaderboard.md", "leaderboard.csv", "leaderboard.tex", "across.csv", "budgets.csv"),
+        *(["leaderboard.parquet"] if has_parquet() else []),
+    ]
     markdown = paths[0].read_text(encoding="utf-8")
     assert "3; 2 failed of 5 (2 timeout); n < 5" in markdown
     assert markdown.count("not possible") == 3
@@ -135,3 +143,36 @@ def test_columns_are_the_tidy_frames():
     keys = [column.key for column in COLUMNS]
     assert len(set(keys)) == len(keys)
     assert {"accuracy", "accuracy_task_aware", "bwt_task_agnostic", "flops_per_step", "train_cpu_seconds"} <= set(keys)
+
+
+def test_every_column_says_what_it_needs():
+    needs = {column.key: column.needs for column in COLUMNS}
+    assert all(needs.values())
+    assert "evaluation: 1" in needs["learning_curve_area"]
+    assert needs["average_anytime_accuracy"] == needs["windowed_forgetting_task_aware"] != needs["accuracy"]
+    assert "joint_incremental" in needs["intransigence"]
+    assert "naive" in needs["cost_relative"]
+
+
+def test_a_column_without_a_number_says_what_it_would_take():
+    text = to_markdown(small())
+    line = next(line for line in text.splitlines() if line.startswith("*Columns without a number*"))
+    assert "AAA, min-ACC, WC-ACC, WF^10: test accuracies while training" in line
+    assert "Intransigence: a finished cell of `joint_incremental`" in line
+    assert "BWT" not in line
+    none = small().drop(columns="train_cpu_seconds")
+    assert "Cost: a finished cell of `naive` in the board" in to_markdown(none)
+
+
+def test_columns_of_a_detail_are_part_of_the_next():
+    keys = [[column.key for column in columns_for(detail)] for detail in ("terminal", "paper", "report", "csv")]
+    for fewer, more in itertools.pairwise(keys):
+        assert set(fewer) < set(more)
+    assert keys[-1] == [column.key for column in COLUMNS]
+
+
+def test_a_label_is_no_html():
+    frame = small().assign(method=lambda f: f["method"].replace("er", "<script>alert(1)</script>"))
+    text = to_markdown(frame)
+    assert r"\<script>alert(1)\</script>" in text
+    assert "<script" not in text.replace(r"\<script", "")

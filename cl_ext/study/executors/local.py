@@ -58,7 +58,7 @@ class LocalExecutor:
 
     Args:
         store: Where the records go.
-        options: Fields of `CellOptions`.
+        options: Fields of `CellOptions`, and `tuning`: by method, where its values come from.
         workers: Processes at a time.
         time_limit: Seconds that a cell may run, None for no limit.
     """
@@ -153,9 +153,15 @@ class LocalExecutor:
             "error": {"type": status, "message": text, "traceback": ""},
             "costs": {"seconds": seconds},
         }
-        self._store.write(job.cell, record, environment(), log if log.is_file() else text)
+        self._store.write(job.cell, record, _made(job.cell, self._options), log if log.is_file() else text)
         log.unlink(missing_ok=True)
         return Outcome(job.cell, status, text, seconds)
+
+
+def _made(cell: CellSpec, options: Mapping[str, Any]) -> dict[str, Any]:
+    """How a record came about: versions, machine, and where the values of its method come from."""
+    tuning = (options.get("tuning") or {}).get(cell.method)
+    return environment() | ({"tuning": tuning} if tuning else {})
 
 
 def log_path(store: Store, run_id: str) -> Path:
@@ -181,10 +187,11 @@ def run_in_child(fields: dict[str, Any], options: dict[str, Any], root: str, pip
         os.dup2(handle, 1)
         os.dup2(handle, 2)
         os.close(handle)
-        record = run_cell(cell, CellOptions(**options))
+        record = run_cell(cell, CellOptions(**{key: value for key, value in options.items() if key != "tuning"}))
         sys.stdout.flush()
         sys.stderr.flush()
-        store.write(cell, record, environment(), log)
+        # which data it was belongs to the versions and the machine
+        store.write(cell, record, _made(cell, options) | {"data": record.pop("data", {})}, log)
         log.unlink(missing_ok=True)
         error = record["error"]
         pipe.send((record["status"], f"{error['type']}: {error['message']}" if error else ""))

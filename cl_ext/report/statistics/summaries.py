@@ -1,11 +1,10 @@
 """What a handful of seeds says: mean, spread and an interval, and where they say too little."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import special
 
 CONFIDENCE = 0.95
 FEW_SEEDS = 5
@@ -48,7 +47,8 @@ def half_width(sd: ArrayLike, n: ArrayLike) -> NDArray[np.float64]:
     """
     count = np.asarray(n, dtype=np.float64)
     count = np.where(count < 2, np.nan, count)
-    return stats.t.ppf((1 + CONFIDENCE) / 2, count - 1) * np.asarray(sd, dtype=np.float64) / np.sqrt(count)
+    quantile = special.stdtrit(count - 1, (1 + CONFIDENCE) / 2)  # Student's t; what `stats.t.ppf` calls
+    return quantile * np.asarray(sd, dtype=np.float64) / np.sqrt(count)
 
 
 def summarize(values: ArrayLike) -> Summary:
@@ -83,59 +83,3 @@ def band(values: ArrayLike) -> tuple[float, float]:
     if summary.few:
         return float(np.nanmin(values)), float(np.nanmax(values))
     return summary.mean - summary.half_width, summary.mean + summary.half_width
-
-
-@dataclass(frozen=True)
-class Difference:
-    """A method against a reference, seed by seed.
-
-    Attributes:
-        mean: the mean of the differences; NaN for no pairs.
-        half_width: half the width of their 95 % Student-t interval; NaN for n < 2.
-        n: how many seeds both have.
-        better: at how many of them the method is above the reference; a tie counts a half.
-        p: of the two-sided exact Wilcoxon signed-rank test, ties of zero left out; NaN without a difference.
-        least_p: the smallest p that n pairs can reach, `2^(1 - n)`: above the level asked for, a test says nothing.
-    """
-
-    mean: float
-    half_width: float
-    n: int
-    better: float
-    p: float
-    least_p: float
-
-
-def paired_difference(values: Mapping[int, float], reference: Mapping[int, float]) -> Difference:
-    """The differences of the seeds that both have, which share stream, first weights and order of batches.
-
-    Args:
-        values: by seed; a seed with NaN counts as missing.
-        reference: likewise.
-    """
-    pairs = [values[seed] - reference[seed] for seed in sorted(values.keys() & reference.keys())]
-    differences = np.array([pair for pair in pairs if not np.isnan(pair)], dtype=np.float64)
-    summary = summarize(differences)
-    moved = differences[differences != 0.0]
-    p = float(stats.wilcoxon(moved, method="exact").pvalue) if moved.size else float("nan")
-    better = float((differences > 0.0).sum() + 0.5 * (differences == 0.0).sum())
-    return Difference(summary.mean, summary.half_width, summary.n, better, p, min(1.0, 2.0 ** (1 - summary.n)))
-
-
-def holm(p: ArrayLike) -> NDArray[np.float64]:
-    """P-values corrected for their number by Holm's step-down procedure (1979).
-
-    The k-th smallest of m is multiplied by m - k + 1, made no smaller than the one before, and cut at 1.
-
-    Args:
-        p: (m,), in any order; NaN is no test and is not counted.
-
-    Returns:
-        (m,), in the order given.
-    """
-    given = np.asarray(p, dtype=np.float64)
-    corrected = np.full(given.shape, np.nan)
-    order = np.argsort(given, kind="stable")[: int((~np.isnan(given)).sum())]  # NaN comes last
-    factors = np.arange(len(order), 0, -1)
-    corrected[order] = np.minimum(1.0, np.maximum.accumulate(given[order] * factors))
-    return corrected

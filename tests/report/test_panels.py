@@ -1,0 +1,105 @@
+"""Small panels: values stand where their scales say, and pages hold what fits."""
+
+from cl_ext.report import style
+from cl_ext.report.panels import Band, Line, Panel, columns_for, panel_pages
+from cl_ext.report.scales import Scale, engineering, linear, logarithmic
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib.collections import LineCollection, PolyCollection
+
+from tests.report import legible
+
+
+def pages(count: int, width: float = 7.2, **options) -> list[style.Page]:
+    x, y = linear("experience", [1, 5], whole=True), linear("accuracy [%]", [0, 100])
+    panel = Panel("name", [Line(np.arange(1, 6), np.linspace(0, 100, 5), marker="o")])
+    with style.house_style():
+        return panel_pages([panel] * count, x, y, "A title", width, **options)
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=5))
+def test_a_linear_scale_holds_its_values_and_its_ticks(values):
+    scale = linear("x", values)
+    places = scale.place([*values, *scale.ticks])
+    assert ((places >= 0) & (places <= 1)).all()
+
+
+@given(st.lists(st.floats(1e-6, 1e9), min_size=1, max_size=5))
+def test_a_logarithmic_scale_holds_its_values_and_its_ticks(values):
+    scale = logarithmic("x", [*values, 0.0, np.nan])
+    places = scale.place([*values, *scale.ticks])
+    assert ((places >= 0) & (places <= 1)).all()
+    assert np.isnan(scale.place([0.0, -1.0])).all()
+    assert all(np.log10(tick) == pytest.approx(round(np.log10(tick)), abs=1e-9) for tick in scale.ticks)
+
+
+def test_places_are_shares_of_the_axis():
+    np.testing.assert_allclose(Scale("x", 2, 4, ()).place([2, 3, 4]), [0, 0.5, 1])
+    np.testing.assert_allclose(Scale("x", 1, 100, (), log=True).place([1, 10, 100]), [0, 0.5, 1])
+    assert engineering("B")(20000) == "20 kB"
+
+
+@pytest.mark.parametrize(("count", "shapes"), [(1, [1]), (5, [5]), (40, [40]), (100, [48, 48, 4])])
+def test_pages_hold_what_fits(count, shapes):
+    found = pages(count)
+    names = [[text for text in page.axes[0].texts if text.get_text() == "name"] for page in found]
+    assert [len(each) for each in names] == shapes
+    assert all(legible.faults(page) == [] for page in found)
+    titles = [page.texts[0].get_text() for page in found]
+    assert titles == (["A title"] if len(shapes) == 1 else [f"A title ({n} of {len(shapes)})" for n in (1, 2, 3)])
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+@pytest.mark.parametrize("width", [3.5, 7.2])
+def test_a_long_name_of_an_axis_stays_below_the_title(count, width):
+    panel = Panel("name", [Line(np.arange(2.0), np.arange(2.0))])
+    y = linear("accuracy on earlier experiences [%]", [0, 100])
+    with style.house_style():
+        (page,) = panel_pages([panel] * count, linear("x", [0, 1]), y, "A title\nof two lines", width)
+    assert legible.faults(page) == []
+
+
+def test_no_panels_no_page():
+    assert pages(0) == []
+
+
+@given(st.integers(1, 100), st.sampled_from([3.5, 7.2]))
+def test_rows_are_as_equal_as_can_be(panels, width):
+    columns = columns_for(panels, width)
+    rows = -(-panels // columns)
+    assert 1 <= columns <= (6 if width > 3.5 else 3)
+    assert columns * rows - panels < rows  # fewer empty places than rows
+
+
+def test_lines_bands_and_boxes_are_where_they_should_be():
+    x, y = Scale("x", 0, 10, (0.0, 10.0)), Scale("y", 0, 1, (0.0, 1.0))
+    panel = Panel(
+        "name",
+        [Line(np.array([0.0, 5.0, 10.0]), np.array([0.0, 0.25, 1.0]))],
+        [Band(np.array([0.0, 10.0]), np.array([-1.0, 0.5]), np.array([0.5, 3.0]))],
+    )
+    with style.house_style():
+        (page,) = panel_pages([panel], x, y, "t", 3.5)
+    (axis,) = page.axes
+    polygons = [each.get_paths() for each in axis.collections if isinstance(each, PolyCollection)]
+    (frame,), (shaded,) = polygons
+    (left, low), (right, high) = frame.vertices.min(axis=0), frame.vertices.max(axis=0)
+    segments = [
+        path.vertices for each in axis.collections if isinstance(each, LineCollection) for path in each.get_paths()
+    ]
+    wanted = [[left, low], [(left + right) / 2, low + 0.25 * (high - low)], [right, high]]
+    assert any(segment.shape == (3, 2) and np.allclose(segment, wanted) for segment in segments)
+    # A band that leaves the panel ends at its edge.
+    assert shaded.vertices[:, 1].min() == pytest.approx(low)
+    assert shaded.vertices[:, 1].max() == pytest.approx(high)
+
+
+def test_a_band_of_one_seed_is_none():
+    nothing = np.full(2, np.nan)
+    panel = Panel("name", [Line(np.arange(2.0), np.arange(2.0))], [Band(np.arange(2.0), nothing, nothing)])
+    with style.house_style():
+        (page,) = panel_pages([panel], Scale("x", 0, 1, ()), Scale("y", 0, 1, ()), "t", 3.5)
+    assert sum(isinstance(each, PolyCollection) for each in page.axes[0].collections) == 1  # the frame alone
