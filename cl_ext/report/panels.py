@@ -116,7 +116,8 @@ def panel_pages(
     left = 0.3 + max(style.text_width(y.text(tick), style.SMALL - 1) for tick in (*y.ticks, 0.0))
     side = (width - left - right - _GAP * (columns - 1)) / columns
     tall = min(shape * side, _TALLEST)
-    head = style.heading_height(f"{title} (10 of 10)", width)
+    first, _, rest = title.partition("\n")
+    head = style.heading_height(f"{first} (10 of 10)" + (f"\n{rest}" if rest else ""), width)
     foot = 0.31
     rows = max(1, int((style.TALLEST - head - foot) // (tall + _TITLE + _GAP)))
     pages = []
@@ -130,7 +131,6 @@ def panel_pages(
         axis.set(xlim=(0, width), ylim=(0, height))
         axis.set_autoscale_on(False)
         number = f" ({start // (rows * columns) + 1} of {-(-len(panels) // (rows * columns))})"
-        first, _, rest = title.partition("\n")
         style.heading(figure, first + (number if len(panels) > len(part) else "") + ("\n" + rest if rest else ""))
         corners = [
             (left + (side + _GAP) * (at % columns), height - head - (at // columns + 1) * (tall + _TITLE + _GAP) + _GAP)

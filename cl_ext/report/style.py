@@ -76,9 +76,10 @@ def look(number: int) -> dict[str, Any]:
 def text_width(text: str, size: float) -> float:
     """The width in inches of a line of text in points of `size`."""
     font = get_font(findfont(FULL))
-    font.set_size(size, 72)
+    # Measured large: at its own size, letters are moved to whole pixels. A screen's pixels still widen them a little.
+    font.set_size(100, 72)
     font.set_text(text)
-    return float(font.get_width_height()[0]) / 64 / 72
+    return 1.04 * size / 100 * float(font.get_width_height()[0]) / 64 / 72
 
 
 def fitted(text: str, room: float, size: float = SMALL) -> tuple[str, float]:

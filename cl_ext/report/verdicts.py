@@ -21,6 +21,8 @@ def scores(cells: pd.DataFrame, board: pd.DataFrame) -> Scores:
         cells: all cells, as `cl_ext.report.cells.prepare` gives them.
         board: the rows of one board.
     """
+    if board.empty:
+        return {}
     place = board[BOARD].iloc[0]
     mine = cells["status"].eq("done") & cells[BOARD].eq(place).all(axis=1) & cells["label"].isin(board["label"])
     found: Scores = {}

@@ -204,3 +204,9 @@ def test_nothing_to_sum_up():
     failed = across(two().assign(status="failed"))
     assert failed.boards == []
     assert set(failed.left_out["reason"]) == {"no finished cell of naive"}
+
+
+def test_a_board_of_references_only_has_nothing_to_sum_up():
+    found = across(frame(board("a", naive=0.2, joint=0.8)))
+    assert found.table.empty
+    assert found.friedman is None
