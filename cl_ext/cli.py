@@ -222,7 +222,7 @@ def tune(
 
     Exit code 0: every method has a value; 1: no setting of some method finished; 2: a mistake; 130: interrupted.
     """
-    from cl_ext.report.tuning import tuning_lines, tuning_table
+    from cl_ext.report.tables.tuning import tuning_lines, tuning_table
     from cl_ext.study import Study
     from cl_ext.study.progress import progress_for
     from cl_ext.study.protocol import Protocol, check_protocol, parse_grids

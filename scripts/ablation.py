@@ -13,10 +13,10 @@ import dataclasses
 import sys
 from pathlib import Path
 
-from cl_ext.report.ablations import ablation_figure
+from cl_ext.report.drawing.ablations import ablation_figure
+from cl_ext.report.drawing.style import save
 from cl_ext.report.statistics import Comparison, compare, summarize
-from cl_ext.report.style import save
-from cl_ext.report.tables import scenario_name
+from cl_ext.report.tables.texts import scenario_name
 from cl_ext.study import Store, StudyError, run
 from cl_ext.study.ablation import Ablation, accuracies, costs
 from cl_ext.study.progress import progress_for

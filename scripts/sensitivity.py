@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 
 from cl_ext.report import strength_sensitivity
-from cl_ext.report.style import save
-from cl_ext.report.sweeps import sweep_table
+from cl_ext.report.drawing.style import save
+from cl_ext.report.tables.sweeps import sweep_table
 from cl_ext.study import Store, Study, StudyError, collect, run
 from cl_ext.study.progress import progress_for
 from cl_ext.study.reader import parse_seeds

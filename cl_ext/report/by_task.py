@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from cl_ext.metrics import forgetting_per_experience
-from cl_ext.report.runs import Run, boards
+from cl_ext.report.drawing.runs import Run, boards
 from cl_ext.report.statistics import Difference, paired_difference, summarize
-from cl_ext.report.tables import board_title
+from cl_ext.report.tables.texts import board_title
 
 import numpy as np
 import pandas as pd

@@ -4,13 +4,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from cl_ext.methods import METHODS
-from cl_ext.report.exports import NO_PARQUET, has_parquet, write_results
-from cl_ext.report.gaps import asked_of
-from cl_ext.report.outside import read_outside
-from cl_ext.report.plots import figures as draw_figures
-from cl_ext.report.results import Results
-from cl_ext.report.terminal import terminal_tables
-from cl_ext.report.web import write_page
+from cl_ext.report.drawing.plots import figures as draw_figures
+from cl_ext.report.rows.gaps import asked_of
+from cl_ext.report.rows.outside import read_outside
+from cl_ext.report.rows.results import Results
+from cl_ext.report.tables.exports import NO_PARQUET, has_parquet, write_results
+from cl_ext.report.tables.terminal import terminal_tables
+from cl_ext.report.web.page import write_page
 from cl_ext.study.document import StudyError
 from cl_ext.study.frame import OBJECTS, collect
 
@@ -44,7 +44,7 @@ def write_report(
         out: Where to write.
         figures: Whether to draw.
         console: Where to show the leaderboard, None for nowhere.
-        outside: A CSV with results of others (see `cl_ext.report.outside`).
+        outside: A CSV with results of others (see `cl_ext.report.rows.outside`).
 
     Returns:
         What was written: the tables and the folder of figures.

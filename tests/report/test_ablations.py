@@ -1,6 +1,6 @@
 """The figure of an ablation: every seed and every mean is where it belongs."""
 
-from cl_ext.report.ablations import ablation_figure
+from cl_ext.report.drawing.ablations import ablation_figure
 
 import numpy as np
 import pytest

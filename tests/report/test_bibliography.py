@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cl_ext.methods import METHODS
 from cl_ext.metrics import METRICS
-from cl_ext.report.bibliography import (
+from cl_ext.report.web.bibliography import (
     DATASETS,
     SCENARIOS,
     SOFTWARE,

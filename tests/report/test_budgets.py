@@ -1,8 +1,8 @@
 """Equal memory and equal compute: who fits a budget, who wins under it, and the ladder that the data give."""
 
 from cl_ext.report import leaderboard
-from cl_ext.report.budgets import BUDGETS, budget_text, ladder, rungs
-from cl_ext.report.cells import prepare
+from cl_ext.report.rows.budgets import BUDGETS, budget_text, ladder, rungs
+from cl_ext.report.rows.cells import prepare
 
 import numpy as np
 import pandas as pd

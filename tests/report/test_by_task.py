@@ -1,7 +1,7 @@
 """Methods task by task: the numbers of the table are those of the matrices."""
 
 from cl_ext.report.by_task import by_task_tables, size_tables, worst_forgetting
-from cl_ext.report.runs import Run
+from cl_ext.report.drawing.runs import Run
 
 import numpy as np
 import pytest

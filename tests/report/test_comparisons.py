@@ -2,15 +2,15 @@
 
 import cl_ext.report as report
 from cl_ext.metrics import average_accuracy, backward_transfer, learning_accuracy
-from cl_ext.report.across_plots import ACROSS
-from cl_ext.report.improvement import improvement_matrix
-from cl_ext.report.plasticity import final_accuracy
-from cl_ext.report.profiles import share_above
-from cl_ext.report.rank_diagram import groups, rank_diagram
-from cl_ext.report.ranking import mean_ranks
-from cl_ext.report.results import Results
-from cl_ext.report.runs import boards
-from cl_ext.report.style import house_style
+from cl_ext.report.drawing.across_plots import ACROSS
+from cl_ext.report.drawing.improvement import improvement_matrix
+from cl_ext.report.drawing.plasticity import final_accuracy
+from cl_ext.report.drawing.profiles import share_above
+from cl_ext.report.drawing.rank_diagram import groups, rank_diagram
+from cl_ext.report.drawing.ranking import mean_ranks
+from cl_ext.report.drawing.runs import boards
+from cl_ext.report.drawing.style import house_style
+from cl_ext.report.rows.results import Results
 
 import hypothesis.extra.numpy as arrays
 import numpy as np

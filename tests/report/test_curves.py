@@ -1,7 +1,7 @@
 """Curves of several seeds: bands are those of the statistics, the stability gap is what its definition says."""
 
 from cl_ext.metrics import accuracy_at_instants
-from cl_ext.report.curves import Curve, curve_of, mean_and_band, on_one_grid, stability_gap
+from cl_ext.report.drawing.curves import Curve, curve_of, mean_and_band, on_one_grid, stability_gap
 from cl_ext.report.statistics import band
 
 import hypothesis.extra.numpy as arrays

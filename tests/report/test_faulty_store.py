@@ -4,8 +4,8 @@ import io
 
 from cl_ext.cli import app
 from cl_ext.methods import METHODS
-from cl_ext.report.gaps import asked_of
 from cl_ext.report.pages import write_report
+from cl_ext.report.rows.gaps import asked_of
 from cl_ext.study.cellspec import CellSpec
 from cl_ext.study.store import Store
 

@@ -4,9 +4,9 @@ import copy
 import math
 
 import cl_ext.report as report
-from cl_ext.report import style
-from cl_ext.report.plots import FIGURES
-from cl_ext.report.runs import boards
+from cl_ext.report.drawing import style
+from cl_ext.report.drawing.plots import FIGURES
+from cl_ext.report.drawing.runs import boards
 
 import matplotlib as mpl
 import numpy as np

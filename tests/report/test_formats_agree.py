@@ -6,8 +6,8 @@ import shutil
 import subprocess
 
 from cl_ext.report import leaderboard, to_csv, to_latex, to_markdown, to_parquet
-from cl_ext.report.columns import COLUMNS
-from cl_ext.report.exports import has_parquet
+from cl_ext.report.rows.columns import COLUMNS
+from cl_ext.report.tables.exports import has_parquet
 
 import numpy as np
 import pandas as pd
@@ -139,7 +139,7 @@ def test_parquet_is_the_leaderboard(frame, tmp_path):
 
 
 def test_without_pyarrow_parquet_is_one_sentence(frame, tmp_path, monkeypatch):
-    monkeypatch.setattr("cl_ext.report.exports.find_spec", lambda name: None)
+    monkeypatch.setattr("cl_ext.report.tables.exports.find_spec", lambda name: None)
     with pytest.raises(ModuleNotFoundError, match=r"need pyarrow, which `pip install cl_ext\[parquet\]` brings"):
         to_parquet(frame, tmp_path / "leaderboard.parquet")
 

@@ -3,8 +3,8 @@
 import math
 
 from cl_ext.report import leaderboard
-from cl_ext.report.cells import one_line
-from cl_ext.report.gaps import failed_cells, missing_cells
+from cl_ext.report.rows.cells import one_line
+from cl_ext.report.rows.gaps import failed_cells, missing_cells
 
 import numpy as np
 import pandas as pd

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
-from cl_ext.report import figures, networks
-from cl_ext.report.networks import growth_by_task, parameters_over_the_stream, unit_maps
-from cl_ext.report.panels import Panel, panel_pages
-from cl_ext.report.runs import Board, boards
-from cl_ext.report.style import Page
+from cl_ext.report import figures
+from cl_ext.report.drawing import networks
+from cl_ext.report.drawing.networks import growth_by_task, parameters_over_the_stream, unit_maps
+from cl_ext.report.drawing.panels import Panel, panel_pages
+from cl_ext.report.drawing.runs import Board, boards
+from cl_ext.report.drawing.style import Page
 
 import numpy as np
 import pytest

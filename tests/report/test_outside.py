@@ -3,10 +3,10 @@
 import math
 
 from cl_ext.report import leaderboard, read_outside, to_markdown
-from cl_ext.report.latex import latex_tables
-from cl_ext.report.markdown import markdown_page
-from cl_ext.report.outside import OutsideError
-from cl_ext.report.results import Results
+from cl_ext.report.rows.outside import OutsideError
+from cl_ext.report.rows.results import Results
+from cl_ext.report.tables.latex import latex_tables
+from cl_ext.report.tables.markdown import markdown_page
 
 import pandas as pd
 import pytest

@@ -1,8 +1,8 @@
 """Small panels: values stand where their scales say, and pages hold what fits."""
 
-from cl_ext.report import style
-from cl_ext.report.panels import Band, Line, Panel, columns_for, panel_pages
-from cl_ext.report.scales import Scale, engineering, linear, logarithmic
+from cl_ext.report.drawing import style
+from cl_ext.report.drawing.panels import Band, Line, Panel, columns_for, panel_pages
+from cl_ext.report.drawing.scales import Scale, engineering, linear, logarithmic
 
 import numpy as np
 import pytest

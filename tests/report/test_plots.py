@@ -4,10 +4,10 @@ import copy
 import logging
 
 from cl_ext.report import figures
-from cl_ext.report.labelled import spread
-from cl_ext.report.runs import boards
-from cl_ext.report.style import slug, wrapped
-from cl_ext.report.tradeoffs import pareto_frontier
+from cl_ext.report.drawing.labelled import spread
+from cl_ext.report.drawing.runs import boards
+from cl_ext.report.drawing.style import slug, wrapped
+from cl_ext.report.drawing.tradeoffs import pareto_frontier
 
 import matplotlib as mpl
 import numpy as np

@@ -3,8 +3,8 @@
 import json
 from dataclasses import replace
 
-from cl_ext.report.cells import prepare
-from cl_ext.report.provenance import CELL_FIELDS, provenance, stream_hash
+from cl_ext.report.rows.cells import prepare
+from cl_ext.report.web.provenance import CELL_FIELDS, provenance, stream_hash
 from cl_ext.study.cellspec import CellSpec
 
 import pandas as pd

@@ -1,8 +1,8 @@
 """Sensitivity to a hyper-parameter: every seed, means only of complete values, 0 on a logarithmic axis."""
 
 from cl_ext.report import strength_sensitivity
-from cl_ext.report.runs import boards
-from cl_ext.report.strengths import places, sweeps
+from cl_ext.report.drawing.runs import boards
+from cl_ext.report.drawing.strengths import places, sweeps
 
 import numpy as np
 import pandas as pd

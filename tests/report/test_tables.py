@@ -4,9 +4,9 @@ import io
 import itertools
 
 from cl_ext.report import leaderboard, terminal_table, to_csv, to_latex, to_markdown, write_leaderboard
-from cl_ext.report.columns import COLUMNS, columns_for, count, percent, seconds, size
-from cl_ext.report.exports import has_parquet
-from cl_ext.report.latex_text import tex
+from cl_ext.report.rows.columns import COLUMNS, columns_for, count, percent, seconds, size
+from cl_ext.report.tables.exports import has_parquet
+from cl_ext.report.tables.latex_text import tex
 
 import pandas as pd
 import pytest

@@ -9,13 +9,13 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 from cl_ext.report import leaderboard, to_html
-from cl_ext.report.columns import COLUMNS
-from cl_ext.report.outside import read_outside
-from cl_ext.report.provenance import CELL_FIELDS
-from cl_ext.report.results import Results
-from cl_ext.report.web import html_page, write_page
-from cl_ext.report.web_figures import WIDTHS, embedded_figures
-from cl_ext.report.web_tables import interval_cells, number_cell, text_cell
+from cl_ext.report.rows.columns import COLUMNS
+from cl_ext.report.rows.outside import read_outside
+from cl_ext.report.rows.results import Results
+from cl_ext.report.web.figures_inside import WIDTHS, embedded_figures
+from cl_ext.report.web.page import html_page, write_page
+from cl_ext.report.web.provenance import CELL_FIELDS
+from cl_ext.report.web.tables import interval_cells, number_cell, text_cell
 
 import numpy as np
 import pandas as pd

@@ -293,8 +293,8 @@ def test_on_paper_the_tables_are_whole_and_the_tools_are_gone(browser, report):
 
 
 def test_a_label_that_looks_like_markup_is_a_label(browser, tmp_path):
-    from cl_ext.report.results import Results
-    from cl_ext.report.web import write_page
+    from cl_ext.report.rows.results import Results
+    from cl_ext.report.web.page import write_page
 
     from tests.report.synthetic import frame, record
 

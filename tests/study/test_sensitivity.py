@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from cl_ext.report.sweeps import sweep_table
+from cl_ext.report.tables.sweeps import sweep_table
 from cl_ext.study import Store, Study, StudyError, collect, run
 from cl_ext.study.sensitivity import measured, parse_grid, sweep_of
 

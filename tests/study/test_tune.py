@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from cl_ext.methods import METHODS
-from cl_ext.report.tuning import tuning_lines
+from cl_ext.report.tables.tuning import tuning_lines
 from cl_ext.streams import StreamSpec, build_stream
 from cl_ext.study import CellSpec, Store, Study, collect
 from cl_ext.study.executors.local import Outcome

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 
 from cl_ext.methods import METHODS
-from cl_ext.report.tuning import tuning_lines
+from cl_ext.report.tables.tuning import tuning_lines
 from cl_ext.study import CellSpec, Study, collect, run
 from cl_ext.study.executors.local import Outcome
 from cl_ext.study.protocol import Protocol

@@ -1,0 +1,168 @@
+"""The table of figures, and the door that draws them all."""
+
+import gc
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from cl_ext.report.drawing import style
+from cl_ext.report.drawing.across_plots import ACROSS
+from cl_ext.report.drawing.doors import BoardFigure
+from cl_ext.report.drawing.heatmaps import accuracy_differences, accuracy_matrices
+from cl_ext.report.drawing.improvement import improvement_probabilities
+from cl_ext.report.drawing.interval_plot import accuracy_intervals
+from cl_ext.report.drawing.networks import growth_by_task, parameters_over_the_stream, unit_maps
+from cl_ext.report.drawing.over_stream import (
+    accuracy_over_the_stream,
+    forgetting_by_experience,
+    learning_curves,
+    memory_over_the_stream,
+)
+from cl_ext.report.drawing.overlay import learning_together
+from cl_ext.report.drawing.plasticity import stability_plasticity
+from cl_ext.report.drawing.profiles import performance_profiles
+from cl_ext.report.drawing.ranking import rank_over_the_stream
+from cl_ext.report.drawing.runs import boards_of
+from cl_ext.report.drawing.stability import stability_gaps
+from cl_ext.report.drawing.strengths import strength_sensitivity
+from cl_ext.report.drawing.tradeoffs import accuracy_against_cost, accuracy_against_memory, accuracy_against_parameters
+from cl_ext.report.rows.results import Results
+
+import pandas as pd
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A figure of each board.
+
+    Attributes:
+        draw: draws it.
+        caption: what it shows, for the page of captions.
+        expected: whether its absence is worth a note; figures of methods that most studies lack are not.
+    """
+
+    draw: BoardFigure
+    caption: str
+    expected: bool = True
+
+
+FIGURES: dict[str, Kind] = {
+    "intervals": Kind(accuracy_intervals, "final accuracy: ticks are seeds, the bar is the interval, from 5 seeds on"),
+    "matrix": Kind(
+        accuracy_matrices, "mean accuracy on experience j (columns) after i (rows, 0: untrained); grey is undefined"
+    ),
+    "difference": Kind(accuracy_differences, "the same minus that of `naive`, seed by seed; blue is above it"),
+    "stream": Kind(accuracy_over_the_stream, "mean accuracy on the experiences seen so far; grey lines are references"),
+    "forgetting": Kind(
+        forgetting_by_experience, "max over rows 1..T-1 minus the last row, by experience (Chaudhry et al. 2018)"
+    ),
+    "learning": Kind(learning_curves, "as `stream`, while training; instants are evenly spaced inside an experience"),
+    "together": Kind(
+        learning_together, "the same of at most ten methods in one pair of axes; dashed lines end an experience"
+    ),
+    "gap": Kind(
+        stability_gaps,
+        "accuracy on earlier experiences while the next is trained: the drop to its lowest and the return from it "
+        "(stability gap, De Lange et al. 2023)",
+    ),
+    "rank": Kind(
+        rank_over_the_stream, "rank by accuracy on the experiences seen so far, worked out seed by seed and averaged"
+    ),
+    "plasticity": Kind(
+        stability_plasticity, "backward transfer against learning accuracy; dashed lines join equal final accuracies"
+    ),
+    "memory": Kind(
+        accuracy_against_memory,
+        "final accuracy against extra bytes; the line is the Pareto frontier of complete methods, references (hollow) "
+        "aside",
+    ),
+    "cost": Kind(accuracy_against_cost, "the same against CPU seconds of training relative to `naive`"),
+    "size": Kind(accuracy_against_parameters, "the same against parameters at the end, where they differ", False),
+    "profile": Kind(
+        performance_profiles, "share of experiences whose final accuracy is above a threshold (Agarwal et al. 2021)"
+    ),
+    "improvement": Kind(
+        improvement_probabilities,
+        "probability that a run of the row is above one of the column (Mann-Whitney); how often, not by how much",
+    ),
+    "bytes": Kind(memory_over_the_stream, "bytes kept beside the network after each experience", False),
+    "sensitivity": Kind(
+        strength_sensitivity, "accuracy against a hyper-parameter of which the store holds several values", False
+    ),
+    "parameters": Kind(
+        parameters_over_the_stream, "parameters after each experience, of methods whose network grows or is shared out",
+        False,
+    ),
+    "units": Kind(unit_maps, "which task uses which units of which layer, at the end of the stream, first seed", False),
+    "growth": Kind(growth_by_task, "units that were selected, added and split at each task, first seed", False),
+}  # fmt: skip
+"""The end of a figure's file name -> what draws its pages for a board."""
+
+_HEAD = """\
+# Figures
+
+Every figure is drawn from the stored records, once as PDF and once as PNG; names are study, scenario, kind. Lines are
+means over the seeds that finished, and a panel says where some are missing; bands and bars are the 95 % Student-t
+interval of the mean with five seeds or more; below, bands span the least and greatest seed. Accuracies use the
+scenario's own criterion (task-aware in the task-incremental scenario, else task-agnostic). Panels are ordered by final
+accuracy.
+
+"""
+
+
+def figures(frame: pd.DataFrame | Results, out: str | Path, width: style.Width = "two") -> list[Path]:
+    """Draws every figure that the frame allows, each as PDF and PNG, and a page of captions, `figures.md`.
+
+    A figure whose data are missing is left out; `figures.md` and the log say which, and what it needs.
+
+    Args:
+        frame: the tidy frame of `cl_ext.study.collect`, or what tables made of it.
+        out: the folder, made if it is not there.
+        width: "one" or "two" columns of a page.
+
+    Returns:
+        The figures' paths.
+    """
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths: list[Path] = []
+    notes: list[str] = []
+    results = frame if isinstance(frame, Results) else Results(frame)
+    found = boards_of(results)
+    streams = {(study, stream) for (study, stream, _) in (board.place for board in found)}
+    several = len(streams) > len({study for study, _ in streams})
+    gc.freeze()  # a large frame is a million objects that stay: else each collection of garbage walks over all of them
+    try:
+        for board in found:
+            study, stream, scenario = board.place
+            for end, kind in FIGURES.items():
+                name = style.slug(study, stream if several else "", scenario, end)
+                pages = kind.draw(board, width=width)
+                for number, page in enumerate(pages, start=1):
+                    paths += style.save(page, folder / (name if len(pages) == 1 else f"{name}-{number}"))
+                if not pages and kind.expected:
+                    notes.append(f"- `{name}` is left out: it needs {kind.draw.needs}.")
+                    _log.warning("figure %s is left out: it needs %s", name, kind.draw.needs)
+        paths += _across(results, folder, width)
+    finally:
+        gc.unfreeze()
+    captions = [f"- `{end}`: {kind.caption}." for end, kind in FIGURES.items()]
+    captions += [f"- `across-...-{end}`: {caption}." for end, (_, caption) in ACROSS.items()]
+    text = _HEAD + "\n".join(captions) + "\n" + ("\n".join(["", "## Left out", "", *notes, ""]) if notes else "")
+    (folder / "figures.md").write_text(text, encoding="utf-8")
+    return paths
+
+
+def _across(results: Results, folder: Path, width: style.Width) -> list[Path]:
+    """The figures over boards, of all and of those of each scenario, where there are two or more."""
+    paths = []
+    with style.house_style():
+        for across in results.across:
+            for end, (draw, _) in ACROSS.items() if len(across.boards) > 1 else ():
+                name = style.slug("across", across.scenario or "all", end)
+                pages = draw(across, style.WIDTHS[width])
+                for number, page in enumerate(pages, start=1):
+                    paths += style.save(page, folder / (name if len(pages) == 1 else f"{name}-{number}"))
+    return paths

@@ -1,0 +1,1 @@
+"""The leaderboard and other tables as text: Markdown, LaTeX, CSV, the terminal."""

@@ -1,0 +1,1 @@
+"""The leaderboard as one HTML page, with where each cell comes from and BibTeX."""
