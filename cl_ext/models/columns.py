@@ -9,6 +9,7 @@ from cl_ext.models.expansion import TaskNetwork, classes_by_task, parts
 from cl_ext.nn.chain import chain, leaves
 from cl_ext.nn.heads import TaskHeads
 from cl_ext.nn.lateral import Adapter, lateral
+from cl_ext.nn.passes import evaluation_mode
 from cl_ext.nn.shelf import Shelf
 
 import torch
@@ -94,7 +95,7 @@ class ProgressiveNetwork(TaskNetwork):
         h_i^k = f(W_i^k h_{i-1}^k + U_i^k s(V_i^k [alpha_j h_{i-1}^j]_{j<k}))        adapter "mlp"
 
     and the same without f for the head's logits. A plugin makes the columns; without one all tasks share the first.
-    Every column but the newest is in eval mode, whatever the mode of the network, and runs without gradients.
+    Every column but the newest is run in eval mode and without gradients, whatever the mode of the network.
 
     Attributes:
         columns: in the order of the tasks.
@@ -147,6 +148,7 @@ class ProgressiveNetwork(TaskNetwork):
         earlier = len(self.columns)
         column = self.column(-1).bare()
         column.load_state_dict(self.initial.get("column"))
+        column.train(self.training)
         if adapter != "none":
             readers: dict[str, Any] = {str(number): layer for number, layer in enumerate(column.layers)}
             readers[_OUT] = nn.utils.skip_init(nn.Linear, self.heads.template_weight.shape[1], outputs)
@@ -154,14 +156,6 @@ class ProgressiveNetwork(TaskNetwork):
             for units, (name, reader) in zip(column.units, list(readers.items())[1:], strict=True):
                 column.laterals[name] = lateral(adapter, reader, earlier, units, generator)
         self.columns.append(column)
-        self.train(self.training)
-
-    def train(self, mode: bool = True) -> "ProgressiveNetwork":
-        """Sets the mode of the newest column and the heads; the columns before it stay in eval mode."""
-        super().train(mode)
-        for column in self.columns[:-1]:
-            column.eval()
-        return self
 
     def _index(self, task: int) -> int:
         """The number of a task's column, from 0."""
@@ -179,7 +173,7 @@ class ProgressiveNetwork(TaskNetwork):
             if index == len(self.columns) - 1:
                 hidden = column.hidden(x, earlier)
             else:
-                with torch.no_grad():
+                with torch.no_grad(), evaluation_mode(column):
                     hidden = column.hidden(x, earlier)
             if index < k:
                 earlier.append(hidden)
