@@ -1,5 +1,6 @@
 """The command line: run, plan, status, report, tune, methods, streams. torch is imported where it is used."""
 
+import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -190,7 +191,7 @@ def report(
 def _report(folders: list[Path], out: Path, figures: bool, outside: Path | None = None) -> None:
     from cl_ext.report.pages import write_report
 
-    written = write_report(folders, out, figures=figures, console=console, outside=outside)
+    written = write_report(folders, out, figures=figures, console=console, outside=outside, workers=os.cpu_count() or 1)
     console.print(f"written: {', '.join(str(path) for path in written)}", highlight=False, soft_wrap=True)
 
 

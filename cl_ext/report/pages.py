@@ -36,6 +36,7 @@ def write_report(
     figures: bool = True,
     console: Console | None = None,
     outside: Path | str | None = None,
+    workers: int = 1,
 ) -> list[Path]:
     """Writes the leaderboard's files, `cells.csv` (the tidy frame), `figures/` and the HTML page from stores.
 
@@ -44,6 +45,7 @@ def write_report(
         out: Where to write.
         figures: Whether to draw.
         console: Where to show the leaderboard, None for nowhere.
+        workers: How many processes draw (see `cl_ext.report.drawing.plots.figures`).
         outside: A CSV with results of others (see `cl_ext.report.rows.outside`).
 
     Returns:
@@ -73,7 +75,7 @@ def write_report(
             console.print(NO_PARQUET, highlight=False, soft_wrap=True, markup=False)
     drawn: list[Path] = []
     if figures:
-        drawn = draw_figures(results, out / "figures")
+        drawn = draw_figures(results, out / "figures", workers=workers)
         if drawn:
             written.append(out / "figures")
     written += write_page(results, out, footnotes(able), drawn)

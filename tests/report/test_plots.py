@@ -137,3 +137,16 @@ def test_labels_are_spread(wanted):
 def test_names():
     assert slug("My study", "", "class", "matrix") == "my-study-class-matrix"
     assert wrapped("a b\nc", 7) == "a b\nc"
+
+
+def test_two_processes_draw_the_same_bytes(tmp_path):
+    """Two boards, each by a process of its own: the files, the notes on what is left out, and their order."""
+    frame = synthetic.frame(synthetic.records(seeds=2, names=["naive", "ewc"]))
+    one, two = (figures(frame, tmp_path / str(workers), workers=workers) for workers in (1, 2))
+    assert [path.name for path in one] == [path.name for path in two]
+    for first, second in zip(one, two, strict=True):
+        assert first.read_bytes() == second.read_bytes(), first.name
+    notes = [(tmp_path / str(workers) / "figures.md").read_text() for workers in (1, 2)]
+    assert notes[0] == notes[1]
+    with pytest.raises(ValueError, match="workers is 0"):
+        figures(frame, tmp_path, workers=0)

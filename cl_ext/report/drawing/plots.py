@@ -2,7 +2,10 @@
 
 import gc
 import logging
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 from cl_ext.report.drawing import style
@@ -22,7 +25,7 @@ from cl_ext.report.drawing.overlay import learning_together
 from cl_ext.report.drawing.plasticity import stability_plasticity
 from cl_ext.report.drawing.profiles import performance_profiles
 from cl_ext.report.drawing.ranking import rank_over_the_stream
-from cl_ext.report.drawing.runs import boards_of
+from cl_ext.report.drawing.runs import Board, boards_of
 from cl_ext.report.drawing.stability import stability_gaps
 from cl_ext.report.drawing.strengths import strength_sensitivity
 from cl_ext.report.drawing.tradeoffs import accuracy_against_cost, accuracy_against_memory, accuracy_against_parameters
@@ -112,7 +115,22 @@ accuracy.
 """
 
 
-def figures(frame: pd.DataFrame | Results, out: str | Path, width: style.Width = "two") -> list[Path]:
+def _draw(board: Board, several: bool, folder: Path, width: style.Width) -> tuple[list[Path], list[tuple[str, str]]]:
+    """Draws a board; returns the paths, and the figures that are left out with what they need."""
+    study, stream, scenario = board.place
+    paths: list[Path] = []
+    left_out: list[tuple[str, str]] = []
+    for end, kind in FIGURES.items():
+        name = style.slug(study, stream if several else "", scenario, end)
+        pages = kind.draw(board, width=width)
+        for number, page in enumerate(pages, start=1):
+            paths += style.save(page, folder / (name if len(pages) == 1 else f"{name}-{number}"))
+        if not pages and kind.expected:
+            left_out.append((name, kind.draw.needs))
+    return paths, left_out
+
+
+def figures(frame: pd.DataFrame | Results, out: str | Path, width: style.Width = "two", workers: int = 1) -> list[Path]:
     """Draws every figure that the frame allows, each as PDF and PNG, and a page of captions, `figures.md`.
 
     A figure whose data are missing is left out; `figures.md` and the log say which, and what it needs.
@@ -121,33 +139,38 @@ def figures(frame: pd.DataFrame | Results, out: str | Path, width: style.Width =
         frame: the tidy frame of `cl_ext.study.collect`, or what tables made of it.
         out: the folder, made if it is not there.
         width: "one" or "two" columns of a page.
+        workers: how many processes draw, a board at a time. More than one starts fresh interpreters, so that a script
+            needs its `if __name__ == "__main__":` then.
 
     Returns:
         The figures' paths.
+
+    Raises:
+        ValueError: there are no workers.
     """
+    if workers < 1:
+        raise ValueError(f"workers is {workers}; it takes a whole number of at least 1")
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    paths: list[Path] = []
-    notes: list[str] = []
     results = frame if isinstance(frame, Results) else Results(frame)
     found = boards_of(results)
     streams = {(study, stream) for (study, stream, _) in (board.place for board in found)}
     several = len(streams) > len({study for study, _ in streams})
+    draw = partial(_draw, several=several, folder=folder, width=width)
     gc.freeze()  # a large frame is a million objects that stay: else each collection of garbage walks over all of them
     try:
-        for board in found:
-            study, stream, scenario = board.place
-            for end, kind in FIGURES.items():
-                name = style.slug(study, stream if several else "", scenario, end)
-                pages = kind.draw(board, width=width)
-                for number, page in enumerate(pages, start=1):
-                    paths += style.save(page, folder / (name if len(pages) == 1 else f"{name}-{number}"))
-                if not pages and kind.expected:
-                    notes.append(f"- `{name}` is left out: it needs {kind.draw.needs}.")
-                    _log.warning("figure %s is left out: it needs %s", name, kind.draw.needs)
-        paths += _across(results, folder, width)
+        if min(workers, len(found)) > 1:
+            with ProcessPoolExecutor(min(workers, len(found)), get_context("spawn")) as pool:
+                drawn = list(pool.map(draw, found))
+        else:
+            drawn = [draw(board) for board in found]
+        paths = [path for own, _ in drawn for path in own] + _across(results, folder, width)
     finally:
         gc.unfreeze()
+    left_out = [each for _, own in drawn for each in own]
+    for name, needs in left_out:
+        _log.warning("figure %s is left out: it needs %s", name, needs)
+    notes = [f"- `{name}` is left out: it needs {needs}." for name, needs in left_out]
     captions = [f"- `{end}`: {kind.caption}." for end, kind in FIGURES.items()]
     captions += [f"- `across-...-{end}`: {caption}." for end, (_, caption) in ACROSS.items()]
     text = _HEAD + "\n".join(captions) + "\n" + ("\n".join(["", "## Left out", "", *notes, ""]) if notes else "")
