@@ -1,8 +1,6 @@
 """Networks; `NetworkSpec` needs no torch, the rest is imported when first asked for."""
 
-from importlib import import_module
-from typing import Any
-
+from cl_ext._lazy import lazy
 from cl_ext.models.spec import NetworkSpec
 
 __all__ = [
@@ -28,8 +26,4 @@ _HOMES = {  # no module bears the name of a function: importing it would hide th
     "progressive": "columns",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = lazy(__name__, _HOMES)

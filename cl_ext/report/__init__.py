@@ -4,8 +4,9 @@ The names load where they are first used, so that importing the package costs ne
 bears the name of a function that the package exports: importing such a module would hide the function.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from cl_ext._lazy import lazy
 
 if TYPE_CHECKING:
     from cl_ext.report.drawing.across_plots import improvement_across, intervals_across, profiles_across, ranks_across
@@ -119,11 +120,7 @@ __all__ = [
     "write_leaderboard",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = lazy(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

@@ -5,9 +5,9 @@ Importing this package imports no torch; the names below that need it are loaded
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from cl_ext._lazy import lazy
 from cl_ext.streams.spec import DATASETS, StreamSpec
 
 if TYPE_CHECKING:
@@ -26,8 +26,4 @@ _LAZY = {
     "stream_checksum": "build",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
+__getattr__ = lazy(__name__, _LAZY)

@@ -66,3 +66,8 @@ class CellSpec:
     def title(self) -> str:
         """The cell for people: `naive class seed 0`."""
         return f"{self.method} {self.scenario} seed {self.seed}"
+
+
+def criterion(scenario: str) -> str:
+    """The accuracy matrix that a scenario is judged by: task-aware where the task is given, else task-agnostic."""
+    return "task_aware" if scenario == "task" else "task_agnostic"

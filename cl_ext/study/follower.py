@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import Any
 
 from cl_ext.metrics import METRICS
-from cl_ext.study.cellspec import CellSpec
+from cl_ext.study.cellspec import CellSpec, criterion
 from cl_ext.study.tracking import Tracking
 
 import numpy as np
@@ -129,7 +129,7 @@ def _named(experience: int, aware: Sequence[float], agnostic: Sequence[float]) -
 
 def final_measures(record: Mapping[str, Any], scenario: str) -> dict[str, float]:
     """What a record says at the end: the measures of its matrix by the scenario's criterion, and its costs."""
-    own = "task_aware" if scenario == "task" else "task_agnostic"
+    own = criterion(scenario)
     matrices = record.get("matrix")
     found: dict[str, float] = {}
     if matrices is not None:

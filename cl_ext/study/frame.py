@@ -6,7 +6,7 @@ from typing import Any
 
 from cl_ext.methods import METHODS
 from cl_ext.metrics import METRICS, average_accuracy
-from cl_ext.study.cellspec import CellSpec
+from cl_ext.study.cellspec import CellSpec, criterion
 from cl_ext.study.store import FINISHED, Store
 
 import numpy as np
@@ -182,7 +182,7 @@ def _curve(instants: Mapping[str, np.ndarray]) -> pd.DataFrame:
 
 def final_accuracy(record: Mapping[str, Any] | None, scenario: str) -> float | None:
     """A record's final average accuracy in [0, 1] by the scenario's criterion; None where there is none."""
-    R = matrix(record or {}, "task_aware" if scenario == "task" else "task_agnostic")
+    R = matrix(record or {}, criterion(scenario))
     accuracy = np.nan if R is None else average_accuracy(R)
     return None if np.isnan(accuracy) else float(accuracy)
 
@@ -201,7 +201,7 @@ def _row(record: Mapping[str, Any], reference: Mapping[str, Any] | None) -> dict
         "error": f"{error['type']}: {error['message']}" if error else None,
         "class_order": spec.stream.get("class_order"),
     }
-    own = "task_aware" if record["scenario"] == "task" else "task_agnostic"
+    own = criterion(record["scenario"])
     matrices = {which: matrix(record, which) for which in MATRICES}
     instants = _instants(record)
     values: dict[str, float] = {}

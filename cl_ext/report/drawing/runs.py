@@ -11,14 +11,10 @@ from cl_ext.report.drawing.curves import Curve, curve_of
 from cl_ext.report.rows.cells import BOARD
 from cl_ext.report.rows.results import Results
 from cl_ext.report.tables.texts import board_title
+from cl_ext.study.cellspec import criterion
 
 import numpy as np
 import pandas as pd
-
-
-def criterion(scenario: str) -> str:
-    """The matrix that a scenario is judged by: task-aware where the task is given, else task-agnostic."""
-    return "task_aware" if scenario == "task" else "task_agnostic"
 
 
 @dataclass(frozen=True)

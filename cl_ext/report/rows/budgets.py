@@ -43,7 +43,6 @@ def _rung_above(value: float) -> float:
     if value <= 0:
         return 0.0
     power = 10.0 ** np.floor(np.log10(value))
-    # a hundredth of a per cent is no reason to stand on the next rung: 1.00000001 x naive is 1 x naive
     return float(next(factor * power for factor in (1, 2, 5, 10) if value <= factor * power * _SLACK))
 
 

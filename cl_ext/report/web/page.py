@@ -30,8 +30,8 @@ _HOW_TO_READ = (
     "Accuracies and what is computed from them are in per cent (differences in percentage points): the mean over seeds "
     f"± half the width of its 95 % Student-t interval. Rows marked “n < {FEW_SEEDS}” have too few seeds for theirs to "
     f"be relied upon. {DASH} is undefined or not recorded, never 0.",
-    "Rows that no test tells apart share a tier; where seeds are too few for any test, there is none. Green and bold "
-    "is the best mean of a column among complete rows. References (in italics), rows with failed or missing cells and "
+    "Rows of one tier are not ordered; what tiers rest on stands below each table. Green and bold is the best mean of "
+    "a column among complete rows, which is no claim. References (in italics), rows with failed or missing cells and "
     "results from elsewhere compete with none.",
     "Cost is in CPU seconds of training relative to naive of the same table. Accuracies use the scenario's own "
     "criterion: task-aware in the task-incremental scenario, else task-agnostic; “Columns” has both.",

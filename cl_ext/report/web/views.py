@@ -103,7 +103,7 @@ def budget_section(ladder: pd.DataFrame) -> list[Section]:
         tables.append(WebTable(f"budget-{number}", f"Equal {titles[str(budget)].lower()}", _BUDGET, rows, "Board"))
     paragraph = (
         "The best complete row among those whose mean keeps to a budget: bytes beside the network, and CPU seconds of "
-        "training relative to naive. A step of the ladder is shown where one more row fits."
+        "training relative to naive. A budget is listed where it changes which row that is."
     )
     return [Section("budgets", "Equal budgets", [paragraph], tables)]
 
