@@ -7,6 +7,7 @@ from typing import Any
 from cl_ext.methods import METHODS
 from cl_ext.metrics import METRICS, average_accuracy
 from cl_ext.study.cellspec import CellSpec, criterion
+from cl_ext.study.document import StudyError
 from cl_ext.study.store import FINISHED, Store
 
 import numpy as np
@@ -141,12 +142,14 @@ def collect(*roots: Path | str, study: str | None = None) -> pd.DataFrame:
         for record in records
         if record["method"] == _REFERENCE and record["status"] == FINISHED
     }
-    rows = [
-        _row(
-            record, references.get((record["study"], record["scenario"], record["seed"], *_conditions(record["spec"])))
-        )
-        for record in records
-    ]
+    rows = []
+    for record in records:
+        place = record["study"], record["scenario"], record["seed"], *_conditions(record["spec"])
+        try:
+            rows.append(_row(record, references.get(place)))
+        except ValueError as error:
+            name = f"{record['method']}, {record['scenario']}-incremental, seed {record['seed']}"
+            raise StudyError(f"the record of cell {record['run_id']} ({name}) can't be used: {error}") from error
     frame = pd.DataFrame(rows)
     return frame if frame.empty else frame.sort_values(["study", "scenario", "method", "seed"], ignore_index=True)
 

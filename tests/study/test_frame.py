@@ -1,9 +1,11 @@
 """What figures are drawn from, and where a cell comes from, stands in the frame itself."""
 
+from cl_ext.study.document import StudyError
 from cl_ext.study.frame import OBJECTS, collect
 from cl_ext.study.store import Store
 
 import numpy as np
+import pytest
 
 from tests.study.test_store import cell, record
 
@@ -37,3 +39,12 @@ def test_a_lost_environment_does_not_lose_the_cell(tmp_path):
     store, spec = Store(tmp_path), cell()
     (store.write(spec, record(spec), {}) / "environment.json").write_text("{")
     assert collect(tmp_path).loc[0, "environment"] == {"device": "cpu"}
+
+
+def test_a_record_that_cannot_be_is_named(tmp_path):
+    store, spec = Store(tmp_path), cell()
+    broken = record(spec)
+    broken["matrix"]["task_aware"][1][0] = 7.0
+    store.write(spec, broken, {})
+    with pytest.raises(StudyError, match=f"the record of cell {spec.run_id} .*seed 0\\) can't be used: .*"):
+        collect(tmp_path)
