@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import cl_ext  # noqa: F401  (the torchvision guard, before avalanche)
-from cl_ext.models.expansion import TaskNetwork, classes_by_task, parts
+from cl_ext.models.expansion import TaskNetwork, classes_by_task
+from cl_ext.models.ordinary import parts
 from cl_ext.nn.chain import chain, leaves
 from cl_ext.nn.heads import TaskHeads
 from cl_ext.nn.lateral import Adapter, lateral

@@ -1,11 +1,11 @@
 """Ordinary networks made into ones that architecture methods can mask, gate and grow, with a head a task."""
 
-import copy
 import json
 from collections.abc import Mapping
 from typing import Any
 
 import cl_ext  # noqa: F401  (the torchvision guard, before avalanche)
+from cl_ext.models.ordinary import parts
 from cl_ext.nn.chain import Stage, chain
 from cl_ext.nn.gated import Gated
 from cl_ext.nn.heads import TaskHeads
@@ -19,7 +19,6 @@ import torch
 from avalanche.benchmarks import CLExperience
 from avalanche.models import MultiTaskModule
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class TaskNetwork(MultiTaskModule):
@@ -188,47 +187,11 @@ def expandable(model: nn.Module) -> ExpandableNetwork:
         batch norm, the slim ResNet included.
 
     Raises:
-        TypeError: It is neither; the sentence says what is allowed.
+        TypeError: It is neither, or has other layers; the sentence says what is allowed.
     """
     if isinstance(model, ExpandableNetwork):
         raise TypeError("the network is expandable already")
     features, classifier = parts(model, "expandable")
-    owners = [
-        (name, module) for name, module in features.named_modules() if any(True for _ in module.parameters(False))
-    ]
-    for name, module in owners:
-        if not isinstance(module, nn.Linear | nn.Conv2d | _BatchNorm):
-            kind = type(module).__name__
-            raise TypeError(f"expandable knows linear layers, 2-d convolutions and batch norm; {name!r} is a {kind}")
-    if not any(isinstance(module, nn.Linear | nn.Conv2d) for _, module in owners):
+    if not any(isinstance(module, nn.Linear | nn.Conv2d) for module in features.modules()):
         raise TypeError("expandable needs a hidden layer before the classifier; there is none")
     return ExpandableNetwork(features, classifier)
-
-
-def parts(model: nn.Module, taker: str) -> tuple[Any, nn.Linear]:
-    """Copies of an ordinary network's features and of its linear classifier.
-
-    Args:
-        model: An `nn.Sequential` that ends in a linear layer, or a network with `features` and a linear `classifier`.
-        taker: Who takes it, for the error.
-
-    Raises:
-        TypeError: It is neither; the sentence says what is allowed.
-    """
-    model = copy.deepcopy(model)
-    if isinstance(model, nn.Sequential) and len(model) > 1:
-        features: Any = model[:-1]
-        classifier: Any = model[-1]
-    elif hasattr(model, "features") and hasattr(model, "classifier"):
-        features, classifier = model.features, model.classifier
-    else:
-        raise TypeError(
-            f"{taker} takes an nn.Sequential that ends in a linear layer, or a network with `features` and a linear "
-            f"`classifier`, not a {type(model).__name__}"
-        )
-    if type(classifier) is not nn.Linear:
-        raise TypeError(
-            f"{taker} needs a linear classifier of a fixed size, to make each task's head of; it is a "
-            f"{type(classifier).__name__}"
-        )
-    return features, classifier

@@ -142,9 +142,12 @@ class ExpertNetwork(MultiTaskModule):
         return self.answers(x, self.route(x, task_labels))
 
     def effective(self, task: int) -> dict[str, Tensor]:
-        """The parameters with which a task's samples are predicted, if they find their expert: its and the gate's."""
-        starts = (f"experts.{self.tasks.index(task)}.", "gate.")
-        return {name: p.detach() for name, p in self.named_parameters() if name.startswith(starts)}
+        """The parameters with which a task's samples are predicted, if they find their expert: the expert's.
+
+        The gate's auto-encoders are buffers: they count as bytes beside the network.
+        """
+        start = f"experts.{self.tasks.index(task)}."
+        return {name: p.detach() for name, p in self.named_parameters() if name.startswith(start)}
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """Makes the experts that the state has before they are read."""

@@ -5,7 +5,8 @@ from typing import Any
 
 import cl_ext  # noqa: F401  (the torchvision guard, before avalanche)
 from cl_ext.models.networks import BasicBlock
-from cl_ext.nn.chain import Stage, chain
+from cl_ext.models.ordinary import flattening, split
+from cl_ext.nn.chain import Stage, chain, is_sequence
 from cl_ext.nn.net2net import (
     UnitGroup,
     group_of,
@@ -41,19 +42,23 @@ class Body:
                 and a `classifier`, linear or Avalanche's `IncrementalClassifier`.
 
         Raises:
-            TypeError: it is neither; the sentence says what is allowed.
+            TypeError: it is neither, or does more than `classifier(features(x))`; the sentence says what is allowed.
         """
-        if isinstance(model, nn.Sequential) and len(model) > 1:
-            root, hidden, head = model, model[:-1], model[-1]
+        root: Any
+        hidden: Any
+        if is_sequence(model) and len(model) > 1:
+            root, (hidden, head) = model, split(model)
         else:
-            root = hidden = getattr(model, "features", None)  # type: ignore[assignment]
-            head = getattr(model, "classifier", None)  # type: ignore[assignment]
+            root = hidden = getattr(model, "features", None)
+            head = getattr(model, "classifier", None)
         head = head.classifier if isinstance(head, IncrementalClassifier) else head
         if not isinstance(hidden, nn.Sequential) or not isinstance(head, nn.Linear):
             raise TypeError(
                 "Net2Net takes an nn.Sequential that ends in a linear layer, or a network with `features`, an "
                 f"nn.Sequential, and a linear or incremental `classifier`; this is a {type(model).__name__}"
             )
+        if root is not model:
+            flattening(model, "Net2Net")
         self.root, self.hidden, self.classifier = root, hidden, head
         self.residual = any(isinstance(module, BasicBlock) for module in hidden)
 

@@ -4,7 +4,8 @@ import copy
 from collections.abc import Sequence
 
 import cl_ext  # noqa: F401  (the torchvision guard, before avalanche)
-from cl_ext.models.expansion import ExpandableNetwork, parts
+from cl_ext.models.expansion import ExpandableNetwork
+from cl_ext.models.ordinary import parts
 from cl_ext.nn.chain import Stage, chain, leaves
 from cl_ext.nn.growth import drawn
 from cl_ext.nn.paths import PathFeatures, PathModule

@@ -1,12 +1,14 @@
 """A sequential network as a chain of units: which layer makes them, what follows it, and who reads them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import TypeGuard
 
 from cl_ext.nn.resizing import Layer
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parameter import is_lazy
 
 ELEMENTWISE = (nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Identity, nn.Dropout,
                nn.Dropout1d, nn.Dropout2d)  # fmt: skip
@@ -40,13 +42,56 @@ class Stage:
         return next(((name, module) for name, module in self.after if isinstance(module, _BatchNorm)), None)
 
 
+def is_sequence(module: nn.Module) -> TypeGuard[nn.Sequential]:
+    """Whether a module does what its parts do, one after another: a subclass may have a `forward` of its own."""
+    return isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward
+
+
 def leaves(features: nn.Sequential, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """The modules of a sequence of sequences, in order, with their paths."""
-    for name, module in features.named_children():
-        if isinstance(module, nn.Sequential):
+    """The modules of a sequence of sequences, in order, with their paths; one that stands twice comes twice."""
+    for name, module in features._modules.items():
+        assert module is not None  # PyTorch takes None there, but a sequence with one cannot be run
+        if is_sequence(module):
             yield from leaves(module, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", module
+
+
+_KINDS = (nn.Linear, nn.Conv2d, _BatchNorm)
+_STATISTICS = {"running_mean", "running_var", "num_batches_tracked"}
+
+
+def check_layers(named: Iterable[tuple[str, nn.Module]]) -> None:
+    """Refuses layers whose tensors are not PyTorch's own for them, or serve in two places.
+
+    Args:
+        named: Modules with their paths; one that stands twice comes twice. Those without tensors are left alone.
+
+    Raises:
+        TypeError: One is something else than a linear layer, a 2-d convolution or batch norm; its weight is made of
+            other tensors (spectral norm, pruning, other parametrizations) or not made yet; or two share a tensor.
+    """
+    owners: dict[int, str] = {}
+    for name, module in named:
+        own = {**dict(module.named_parameters(recurse=False)), **dict(module.named_buffers(recurse=False))}
+        made = getattr(module, "parametrizations", None)
+        if not own and made is None:
+            continue
+        kind = next((kind for kind in _KINDS if isinstance(module, kind)), None)
+        if kind is None or type(module).forward is not kind.forward:
+            raise TypeError(
+                f"{name!r} is a {type(module).__name__}; what has weights or statistics must be a linear layer, a 2-d "
+                "convolution or batch norm of PyTorch's"
+            )
+        if made is not None or not own.keys() <= {"weight", "bias"} | (_STATISTICS if kind is _BatchNorm else set()):
+            raise TypeError(f"the tensors of {name!r} are made of others ({', '.join(own) or 'a parametrization'}); "
+                            "take that away first")  # fmt: skip
+        for tensor in own.values():
+            if is_lazy(tensor):
+                raise TypeError(f"{name!r} has no size yet; give the network a batch first")
+            first = owners.setdefault(id(tensor), name)
+            if first != name:
+                raise TypeError(f"{first!r} and {name!r} share their tensors; each layer needs its own")
 
 
 def chain(features: nn.Module, width: int) -> list[Stage]:
@@ -59,19 +104,22 @@ def chain(features: nn.Module, width: int) -> list[Stage]:
     Raises:
         TypeError: It is no such chain; the sentence names the module that is not allowed, and what is.
     """
-    if not isinstance(features, nn.Sequential):
-        raise TypeError(f"a chain of layers is needed, an nn.Sequential; this is a {type(features).__name__}")
+    if not is_sequence(features):
+        own = " with a forward of its own" if isinstance(features, nn.Sequential) else ""
+        raise TypeError(f"a chain of layers is needed, an nn.Sequential; this is a {type(features).__name__}{own}")
     found: list[tuple[str, Layer, list[tuple[str, nn.Module]]]] = []
-    for name, module in leaves(features):
+    every = list(leaves(features))
+    check_layers(every)
+    for name, module in every:
         if isinstance(module, nn.Linear | nn.Conv2d):
             if isinstance(module, nn.Conv2d) and module.groups != 1:
                 raise TypeError(f"the convolution {name!r} has {module.groups} groups; a chain takes those of one")
             found.append((name, module, []))
         elif isinstance(module, (*ELEMENTWISE, *SPATIAL, _BatchNorm)):
+            if isinstance(module, _BatchNorm):
+                _check_norm(name, module, found[-1] if found else None)
             if found:
                 found[-1][2].append((name, module))
-            elif isinstance(module, _BatchNorm):
-                raise TypeError(f"the batch norm {name!r} stands before the first layer: it has no units to follow")
         else:
             raise TypeError(
                 f"{name!r} is a {type(module).__name__}; a chain takes linear layers, convolutions, batch norm, "
@@ -89,3 +137,15 @@ def chain(features: nn.Module, width: int) -> list[Stage]:
             )
         stages.append(Stage(name, layer, tuple(after), block))
     return stages
+
+
+def _check_norm(name: str, norm: _BatchNorm, follows: tuple[str, Layer, list[tuple[str, nn.Module]]] | None) -> None:
+    """Refuses batch norm that does not norm the units of the layer before it, each by itself and once."""
+    if follows is None:
+        raise TypeError(f"the batch norm {name!r} stands before the first layer: it has no units to follow")
+    layer, units = follows[0], follows[1].weight.shape[0]
+    if norm.num_features != units:
+        raise TypeError(f"the batch norm {name!r} has {norm.num_features} features, and {layer!r} {units} units; a "
+                        "chain takes one for each unit, before flattening")  # fmt: skip
+    if any(isinstance(module, _BatchNorm) for _, module in follows[2]):
+        raise TypeError(f"the batch norm {name!r} is the second behind {layer!r}; a chain takes one a layer")

@@ -7,6 +7,7 @@ the cumulative gates of the tasks before, the maximum over them. The units of al
 from collections.abc import Sequence
 
 from cl_ext.nn.chain import Stage
+from cl_ext.nn.ownership import Hold
 
 import torch
 from torch import Tensor
@@ -99,7 +100,7 @@ class UpdateMask:
 
     For plain SGD that is the mask on the gradient. Under momentum, weight decay and Adam it is what a mask on the
     gradient is not: nothing moves where the mask is 0, and what moves is small where it is small. An entry with mask 0
-    keeps its bits; one with mask 1 has the optimizer's.
+    keeps its bits, whatever the step was, a NaN included; one with mask 1 has the optimizer's.
 
     Args:
         parameters: as they are before the first step.
@@ -109,15 +110,13 @@ class UpdateMask:
     def __init__(self, parameters: Sequence[torch.nn.Parameter], masks: Sequence[Tensor]) -> None:
         self._parameters: list[Tensor] = list(parameters)
         self._masks = list(masks)
-        self._open = [_opened(mask) for mask in masks]
+        closed = [mask.eq(0).expand_as(parameter) for mask, parameter in zip(masks, parameters, strict=True)]
+        self._closed = Hold(parameters, closed)
         self._old = [parameter.detach().clone() for parameter in parameters]
 
-    @torch.no_grad()
     def mask_gradients(self) -> None:
         """Sets the gradients of what cannot move to 0, for what reads gradients before the step (clipping)."""
-        pairs = [(p.grad, mask) for p, mask in zip(self._parameters, self._open, strict=True) if p.grad is not None]
-        if pairs:
-            torch._foreach_mul_([grad for grad, _ in pairs], [mask for _, mask in pairs])
+        self._closed.mask_gradients()
 
     @torch.no_grad()
     def apply(self) -> None:
@@ -126,14 +125,8 @@ class UpdateMask:
         for old, new, mask in zip(self._old, self._parameters, self._masks, strict=True):
             old.lerp_(new, mask)
         torch._foreach_copy_(self._parameters, self._old)
+        self._closed.restore()  # 0 times a step that is not finite is not 0
 
     def bytes(self) -> int:
         """Bytes of the masks and of the copies of the parameters."""
-        tensors = {id(t): t for t in (*self._masks, *self._open, *self._old)}
-        return sum(t.nbytes for t in tensors.values())
-
-
-def _opened(mask: Tensor) -> Tensor:
-    """1 where the mask is not 0; the mask itself where that is the same."""
-    opened = mask.ne(0).to(mask)  # not booleans: a product with them takes eight times as long
-    return mask if torch.equal(mask, opened) else opened
+        return sum(t.nbytes for t in (*self._masks, *self._old)) + self._closed.extra_bytes()

@@ -6,7 +6,7 @@ from typing import Any
 from cl_ext.nn.chain import Stage, chain
 from cl_ext.nn.scheme import Scheme
 from cl_ext.nn.shelf import Shelf
-from cl_ext.nn.task_norm import parts_of
+from cl_ext.nn.task_norm import parts_of, resting_norms
 
 import torch
 from torch import Tensor, nn
@@ -72,11 +72,11 @@ class Stamped(Scheme):
         row = self._row(task)
         if row is None:
             z: Tensor = features(x)
-        elif self.hide:
-            z = torch.func.functional_call(features, self.tensors(features, task), (x,))
-        else:
-            z = torch.func.functional_call(features, self._all(features, task), (x,))[:, : int(self.widths[row])]
-        return z
+            return z
+        own = self.tensors(features, task) if self.hide else self._all(features, task)
+        with resting_norms(features):  # in train mode, too: rehearsal reads a task that is over as evaluation does
+            z = torch.func.functional_call(features, own, (x,))
+        return z if self.hide else z[:, : int(self.widths[row])]
 
     def tensors(self, features: nn.Module, task: int) -> dict[str, Tensor]:
         """The parameters and statistics of a stamped task's own network, by their names in `features`, contiguous.
@@ -105,8 +105,7 @@ class Stamped(Scheme):
         return {name: t.detach().clone() for name, t in self.tensors(features, task).items() if name in names}
 
     def _norm(self, task: int) -> dict[str, Tensor]:
-        # copies: in train mode (rehearsal) a pass would move the statistics of a task that is over
-        return {name: tensor.clone() for name, tensor in self.norms.get(task).items()}
+        return dict(self.norms.get(task))
 
     def _all(self, features: nn.Module, task: int) -> dict[str, Tensor]:
         # the task's batch norm for its own units, the latest for those that came later

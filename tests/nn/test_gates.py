@@ -138,6 +138,17 @@ def test_a_step_goes_the_share_of_the_way_that_the_mask_says() -> None:
         assert torch.allclose(parameter[2], old[2] + 0.25 * (new[2] - old[2]))
 
 
+def test_a_step_that_is_not_finite_does_not_get_through_a_closed_mask() -> None:
+    parameter = nn.Parameter(torch.tensor([1.0, -2.0, 3.0, 4.0]))
+    guard = UpdateMask([parameter], [torch.tensor([0.0, 0.0, 1.0, 0.5])])
+    for _ in range(2):
+        parameter.data.copy_(torch.tensor([math.nan, math.inf, 5.0, 6.0]))
+        guard.apply()
+        assert parameter[:3].tolist() == [1.0, -2.0, 5.0]
+    # the control: the arithmetic alone lets it through
+    assert torch.tensor([1.0]).lerp_(torch.tensor([math.nan]), torch.zeros(1)).isnan().item()
+
+
 def test_gradients_are_masked_where_nothing_can_move() -> None:
     parameters = [nn.Parameter(torch.ones(2, 2)), nn.Parameter(torch.ones(2))]
     parameters[0].grad = torch.ones(2, 2)

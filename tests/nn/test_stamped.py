@@ -96,6 +96,22 @@ def test_later_units_are_not_read(make: Callable[[], nn.Module]) -> None:
 
 
 @each
+@pytest.mark.parametrize("hide", [True, False])
+@pytest.mark.parametrize("rows", [1, 4])
+def test_rehearsed_samples_are_read_as_in_evaluation(make: Callable[[], nn.Module], hide: bool, rows: int) -> None:
+    network = begun(make, hide)
+    train(network, 7)
+    network.heads.add(3, [2, 3])
+    x = torch.cat([X[:rows], 5 * X[rows:]])
+    expected, state = outputs(network, x[:rows], 7)[0], copy.deepcopy(network.scheme.state_dict())
+    network.train()
+    labels = torch.tensor([7] * rows + [3] * (len(x) - rows))
+    assert torch.allclose(network(x, labels)[:rows, network.heads[7].classes], expected, atol=1e-6)
+    assert all(torch.equal(tensor, state[name]) for name, tensor in network.scheme.state_dict().items())
+    assert all(module.training for module in network.features.modules())
+
+
+@each
 def test_the_task_in_training_reads_every_unit(make: Callable[[], nn.Module]) -> None:
     network = begun(make)
     train(network, 0)
