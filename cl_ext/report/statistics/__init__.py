@@ -16,6 +16,7 @@ from cl_ext.report.statistics.paired import LEVEL, Comparison, Difference, Verdi
 from cl_ext.report.statistics.ranks import LEAST_STREAMS, Friedman, critical_difference, friedman
 from cl_ext.report.statistics.summaries import CONFIDENCE, FEW_SEEDS, Summary, band, half_width, summarize
 from cl_ext.report.statistics.tiering import Basis, Tiering, tiering, tiers
+from cl_ext.report.statistics.welch import welch
 
 __all__ = [
     "CONFIDENCE",
@@ -46,4 +47,5 @@ __all__ = [
     "summarize",
     "tiering",
     "tiers",
+    "welch",
 ]
