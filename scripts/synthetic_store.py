@@ -26,7 +26,7 @@ import numpy as np
 
 STREAMS = (
     ("split", "mnist", 5, "class"),
-    ("split", "fashion", 5, "task"),
+    ("split", "fashion_mnist", 5, "task"),
     ("permuted", "mnist", 10, "domain"),
     ("rotated", "mnist", 10, "domain"),
     ("split", "cifar10", 5, "class"),

@@ -1,9 +1,9 @@
 """Whether a figure can be read: its texts lie on the page and none covers another."""
 
+import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from matplotlib.transforms import Bbox
 
 _TOLERANCE = 1.0  # pixels at 100 dpi: boxes of text have a margin
 
@@ -28,26 +28,16 @@ def texts(figure: Figure) -> list[Text]:
 def faults(figure: Figure) -> list[str]:
     """What is wrong: texts that leave the page, and pairs that overlap."""
     canvas = FigureCanvasAgg(figure)
-    canvas.draw()
+    figure.draw_without_rendering()  # places are worked out, nothing is painted
     renderer = canvas.get_renderer()
-    page = figure.bbox
     # Of one text, its own box, not that of its arrow.
-    boxes = [(text.get_text(), Text.get_window_extent(text, renderer)) for text in texts(figure)]
-    wrong = [
-        f"{name!r} leaves the page: {box.extents} of {page.extents}" for name, box in boxes if not _inside(box, page)
-    ]
-    for at, (name, box) in enumerate(boxes):
-        for other, another in boxes[:at]:
-            common = Bbox.intersection(box, another)
-            if common is not None and min(common.width, common.height) > _TOLERANCE:
-                wrong.append(f"{name!r} covers {other!r}")
-    return wrong
-
-
-def _inside(box: Bbox, page: Bbox) -> bool:
-    return (
-        box.x0 >= page.x0 - _TOLERANCE
-        and box.y0 >= page.y0 - _TOLERANCE
-        and box.x1 <= page.x1 + _TOLERANCE
-        and box.y1 <= page.y1 + _TOLERANCE
-    )
+    found = texts(figure)
+    names = [text.get_text() for text in found]
+    boxes = np.array([Text.get_window_extent(text, renderer).extents for text in found]).reshape(-1, 4)
+    low, high = boxes[:, :2], boxes[:, 2:]
+    page = np.asarray(figure.bbox.extents)
+    beyond = (low < page[:2] - _TOLERANCE).any(axis=1) | (high > page[2:] + _TOLERANCE).any(axis=1)
+    wrong = [f"{names[at]!r} leaves the page: {boxes[at]} of {page}" for at in np.flatnonzero(beyond)]
+    common = np.minimum(high[:, None], high) - np.maximum(low[:, None], low)  # of each pair: width and height
+    pairs = np.argwhere(np.tril((common > _TOLERANCE).all(axis=2), k=-1))
+    return wrong + [f"{names[at]!r} covers {names[other]!r}" for at, other in pairs]

@@ -5,6 +5,8 @@ from cl_ext.report.drawing.ablations import ablation_figure
 import numpy as np
 import pytest
 
+from tests.report import legible
+
 ACCURACIES = {"a": {0: 0.5, 1: 0.6}, "base": {0: 0.7, 1: 0.9}, "none": {}}
 SIZES = {"a": {0: 100.0, 1: 100.0}, "base": {0: 1000.0, 1: 3000.0}, "none": {}}
 
@@ -32,6 +34,18 @@ def test_the_reference_comes_first_and_every_seed_is_shown():
 def test_networks_of_one_size_have_no_panel():
     equal = {name: dict.fromkeys(row, 10.0) for name, row in ACCURACIES.items()}
     assert len(ablation_figure(ACCURACIES, equal, "base", "t").axes) == 1
+
+
+@pytest.mark.parametrize("width", ["one", "two"])
+def test_it_can_be_read_at_both_widths(width):
+    names = ["base", "a row with quite a long name of many words", "b"]
+    values = {name: {seed: 0.5 + 0.01 * seed for seed in range(5)} for name in names}
+    sizes = {name: {0: 10.0 ** (4 + at)} for at, name in enumerate(names)}
+    figure = ablation_figure(values, sizes, "base", "An ablation with a title of some length, task-incremental", width)
+    assert figure.get_figwidth() == {"one": 3.5, "two": 7.2}[width]
+    assert legible.faults(figure) == []
+    said = figure.get_suptitle().replace("\n", " ")
+    assert said.endswith("dot: a seed, large: their mean, bar: 95 % interval of the mean, dashed: base")
 
 
 def test_the_reference_has_to_be_a_row():

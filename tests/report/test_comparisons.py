@@ -113,7 +113,7 @@ def test_figures_over_boards(many):
     assert {kind: len(found) for kind, found in pages.items()} == dict.fromkeys(ACROSS, 1)
     (intervals,) = pages["intervals"]
     assert [label.get_text() for label in intervals.axes[0].get_yticklabels()] == ["derpp", "er"]  # der lacks a board
-    assert "1 methods that some board lacks are left out" in intervals.texts[0].get_text()
+    assert "; 1 method that some board lacks is left out" in intervals.texts[0].get_text()
     (ranks,) = report.ranks_across(results)
     assert {"derpp", "er"} <= {text.get_text() for text in ranks.axes[0].texts}
     assert report.intervals_across(many, scenario="class")

@@ -1,5 +1,6 @@
 """Figures of methods that change their network: what is drawn is what the records hold."""
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -70,6 +71,39 @@ def test_lines_are_means_over_seeds_and_only_of_methods_that_change_the_network(
     assert list(used.x) == [1, 2, 3, 4, 5]
     assert list(used.y) == pytest.approx([100 * (task + 1) + 1 for task in range(5)])
     assert list(grey.y) == list(nominal.y)
+
+
+def test_tasks_beyond_the_tenth_stand_in_their_order(panels: list[Panel]) -> None:
+    """Records sort their keys as words, "10" before "2"."""
+    record = _with_structure("packnet", 0, True)
+    sizes = [{"parameters": 1000 + e, "by_task": {str(t): 10 * (t + 1) for t in range(e)}} for e in range(13)]
+    R = np.full((13, 12), 0.5).tolist()
+    record |= {"sizes": json.loads(json.dumps(sizes, sort_keys=True)), "matrix": {"task_aware": R, "task_agnostic": R}}
+    record["curves"] = None
+    assert list(record["sizes"][12]["by_task"])[:3] == ["0", "1", "10"]
+    parameters_over_the_stream(_board([record]))
+    _, used = panels[0].lines
+    assert list(used.y) == [10 * (task + 1) for task in range(12)]
+
+
+def test_layers_stand_in_their_order() -> None:
+    record = _with_structure("packnet", 0, True)
+    record["structure"]["units"] = {"1": UNITS["1"], "10": UNITS["3"], "3": UNITS["3"]}
+    (page,) = unit_maps(_board([record]))
+    heads = [axis.get_title(loc="left").split(":")[0] for axis in page.axes]
+    assert heads == ["layer 1", "layer 3", "layer 10", ""]
+
+
+@pytest.mark.parametrize(("factor", "log"), [(2, False), (1000, True)])
+def test_networks_of_very_different_sizes_have_a_logarithmic_axis(
+    monkeypatch: pytest.MonkeyPatch, factor: int, log: bool
+) -> None:
+    record = _with_structure("packnet", 0, True)
+    record["sizes"] = [{"parameters": 1000 if e < 3 else 1000 * factor, "by_task": {}} for e in range(6)]
+    scales = []
+    monkeypatch.setattr(networks, "panel_pages", lambda panels, x, y, *args, **options: scales.append(y) or [])
+    networks.parameters_over_the_stream(boards(synthetic.frame([record]))[0])
+    assert [scale.log for scale in scales] == [log]
 
 
 def test_older_records_have_no_such_figures() -> None:

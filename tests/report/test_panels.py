@@ -2,7 +2,7 @@
 
 from cl_ext.report.drawing import style
 from cl_ext.report.drawing.panels import Band, Line, Panel, columns_for, panel_pages
-from cl_ext.report.drawing.scales import Scale, engineering, linear, logarithmic
+from cl_ext.report.drawing.scales import Scale, engineering, linear, log_ticks, logarithmic
 
 import numpy as np
 import pytest
@@ -33,7 +33,25 @@ def test_a_logarithmic_scale_holds_its_values_and_its_ticks(values):
     places = scale.place([*values, *scale.ticks])
     assert ((places >= 0) & (places <= 1)).all()
     assert np.isnan(scale.place([0.0, -1.0])).all()
-    assert all(np.log10(tick) == pytest.approx(round(np.log10(tick)), abs=1e-9) for tick in scale.ticks)
+    assert 2 <= len(set(scale.ticks)) <= 6  # one alone says nothing of the distance to another value
+
+
+@given(st.floats(1e-6, 1e9), st.floats(1.01, 1e12), st.integers(2, 8))
+def test_ticks_of_a_logarithmic_axis(low, factor, most):
+    ticks = log_ticks(low, low * factor, most)
+    assert 2 <= len(ticks) <= most + 1
+    assert ticks == sorted(set(ticks))
+    assert all(low <= tick <= low * factor for tick in ticks)
+    if factor > 200:  # two decades and more: round numbers of them
+        digits = [tick / 10.0 ** np.floor(np.log10(tick) + 1e-9) for tick in ticks]
+        assert all(np.isclose(digit, [1, 2, 3, 5]).any() for digit in digits)
+
+
+def test_ticks_by_hand():
+    assert log_ticks(0.9, 7, 4) == [1, 2, 3, 5]
+    assert log_ticks(0.9, 7, 3) == [1, 2, 5]
+    assert log_ticks(1e5, 6e6, 4) == [1e5, 3e5, 1e6, 3e6]
+    assert log_ticks(1e3, 3e7, 4) == [1e3, 1e5, 1e7]
 
 
 def test_places_are_shares_of_the_axis():
@@ -95,6 +113,26 @@ def test_lines_bands_and_boxes_are_where_they_should_be():
     # A band that leaves the panel ends at its edge.
     assert shaded.vertices[:, 1].min() == pytest.approx(low)
     assert shaded.vertices[:, 1].max() == pytest.approx(high)
+
+
+def shaded(scale: Scale, low: list[float], high: list[float]) -> list[np.ndarray]:
+    """The corners of what one band shades in a panel whose vertical scale is this."""
+    panel = Panel("name", bands=[Band(np.arange(len(low)), np.array(low), np.array(high))])
+    with style.house_style():
+        (page,) = panel_pages([panel], Scale("x", 0, len(low) - 1, ()), scale, "t", 3.5)
+    collections = [each for each in page.axes[0].collections if isinstance(each, PolyCollection)]
+    return [path.vertices for each in collections[1:] for path in each.get_paths()]  # the first is the frame
+
+
+def test_a_band_that_reaches_below_0_keeps_its_upper_part_on_a_logarithmic_axis():
+    log = Scale("y", 1, 100, (1, 10, 100), log=True)
+    (whole,) = shaded(log, [1, 1, 1], [10, 10, 100])
+    (cut,) = shaded(log, [-5, 1, 1], [10, 10, 100])
+    np.testing.assert_allclose(cut, whole)
+    # where nothing is kept there is nothing to shade, and no wedge to the next point
+    (part,) = shaded(log, [0, 1, 1], [0, 10, 100])
+    left, right = whole[:, 0].min(), whole[:, 0].max()
+    assert part[:, 0].min() == pytest.approx((left + right) / 2)
 
 
 def test_a_band_of_one_seed_is_none():

@@ -4,6 +4,7 @@ import copy
 import logging
 
 from cl_ext.report import figures
+from cl_ext.report.drawing import plots, style
 from cl_ext.report.drawing.labelled import spread
 from cl_ext.report.drawing.runs import boards
 from cl_ext.report.drawing.style import slug, wrapped
@@ -39,24 +40,38 @@ def expected(scenarios=("task", "class"), kinds=KINDS):
     return {f"digits-{s}-{kind}.{end}" for s in scenarios for kind in kinds for end in ("pdf", "png")}
 
 
+@pytest.fixture(name="coarse")
+def _coarse(monkeypatch):
+    """PNG files of few dots, where what matters is which files there are."""
+    monkeypatch.setattr(style, "DOTS", 40)
+
+
 def test_a_large_study(tmp_path):
-    records = synthetic.records()
+    # 27 methods in one scenario; in the other a few, with those that the first lacks, and every kind of gap
+    few = {"naive", "joint", "separate", "packnet", "cpg", "gem", "scp", "icarl", "ogd", "er", "der"}
+    records = [r for r in synthetic.records() if r["scenario"] == "class" or r["method"] in few]
+    assert {record["method"] for record in records} == set(synthetic.NAMES)
     before = {key: mpl.rcParams[key] for key in ("font.size", "pdf.fonttype", "axes.grid", "lines.linewidth")}
     paths = figures(synthetic.frame(records), tmp_path)
     over_boards = {
         f"across-all-{kind}.{end}" for kind in ("intervals", "profile", "improvement") for end in ("pdf", "png")
     }
-    assert names(paths) == expected() | over_boards  # one stream carries no diagram of ranks
+    assert names(paths) == expected() | over_boards
     for path in paths:
         head = path.read_bytes()
         assert head.startswith(b"%PDF" if path.suffix == ".pdf" else b"\x89PNG")
         assert len(head) > 5000
         # Type 3 fonts are what Type 42 is there to avoid; fonts are named in plain text.
         assert b"/Subtype /Type3" not in head
-    assert "Left out" not in (tmp_path / "figures.md").read_text(encoding="utf-8")
+    # one stream carries no diagram of ranks; nothing else is left out
+    _, _, left_out = (tmp_path / "figures.md").read_text(encoding="utf-8").partition("## Left out\n\n")
+    assert left_out.count("\n- ") == 0
+    assert left_out.startswith("- `across-all-ranks` is left out: it needs methods that are complete on ten streams.")
+    assert "and there are 1 " in left_out
     assert {key: mpl.rcParams[key] for key in before} == before
 
 
+@pytest.mark.usefixtures("coarse")
 def test_one_seed_one_scenario_and_missing_data(tmp_path, caplog):
     records = [
         {**record, "curves": {"accuracy": []}}
@@ -80,6 +95,7 @@ def test_only_failures_and_nothing_at_all(tmp_path):
     assert figures(synthetic.frame(records).iloc[:0], tmp_path) == []
 
 
+@pytest.mark.usefixtures("coarse")
 def test_one_experience(tmp_path):
     records = copy.deepcopy(synthetic.records(seeds=2, names=["naive", "er"]))
     for record in records:
@@ -137,6 +153,32 @@ def test_labels_are_spread(wanted):
 def test_names():
     assert slug("My study", "", "class", "matrix") == "my-study-class-matrix"
     assert wrapped("a b\nc", 7) == "a b\nc"
+
+
+@pytest.mark.usefixtures("coarse")
+def test_boards_that_figures_over_boards_leave_out_are_named(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(
+        plots, "FIGURES", {"intervals": plots.FIGURES["intervals"]}
+    )  # one board is not what this is about
+    cells = synthetic.frame(
+        [r for r in synthetic.records(seeds=1, names=["naive", "joint", "er"]) if r["scenario"] == "class"]
+    )
+    parts = [cells.assign(study=f"s{n}", run_id=cells["run_id"] + f"-{n}") for n in range(3)]
+    parts[1] = parts[1][parts[1]["method"] != "joint"]
+    with caplog.at_level(logging.WARNING):
+        paths = figures(pd.concat(parts, ignore_index=True), tmp_path / "three")
+    note = (tmp_path / "three" / "figures.md").read_text(encoding="utf-8")
+    assert {"across-all-intervals.png", "across-all-profile.pdf"} <= names(paths)
+    assert "- `across-all-...` is without s1, split digits, class (no finished cell of joint).\n" in note
+    assert "- `across-all-improvement` is left out: it needs two methods complete on all boards; only er is.\n" in note
+    assert "across-all-ranks" in note
+    assert "across-all-ranks" not in caplog.text  # few stores have ten streams
+    assert "across-all-improvement is left out" in caplog.text
+    figures(pd.concat(parts[:2], ignore_index=True), tmp_path / "two")
+    note = (tmp_path / "two" / "figures.md").read_text(encoding="utf-8")
+    assert "- `across-all-...` is left out: it needs boards with complete rows of naive and joint; s1, split" in note
+    figures(parts[1], tmp_path / "one")
+    assert "across-all" not in (tmp_path / "one" / "figures.md").read_text(encoding="utf-8")
 
 
 def test_two_processes_draw_the_same_bytes(tmp_path):

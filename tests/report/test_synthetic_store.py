@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from cl_ext.metrics import average_accuracy
+from cl_ext.streams.spec import DATASETS, SCENARIOS, STREAMS
 from cl_ext.study import Store, collect
 from cl_ext.study.runner import plan
 
@@ -55,6 +56,13 @@ def test_records_hold_what_real_ones_hold(made):
     mean = done.groupby(["study", "method"])["accuracy"].mean().unstack()
     assert (mean["joint"] > mean["naive"] + 0.1).all()
     assert done["tuning_protocol"].dropna().eq("made up").all()
+
+
+def test_the_streams_are_those_that_the_project_can_build():
+    for name, dataset, _, scenario in synthetic_store.STREAMS:
+        assert name in STREAMS
+        assert dataset in DATASETS
+        assert scenario in SCENARIOS
 
 
 def test_it_is_the_same_again(made, tmp_path):

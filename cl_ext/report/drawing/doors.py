@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 from cl_ext.report.drawing import style
 from cl_ext.report.drawing.runs import Board, boards, select
+from cl_ext.study.frame import OBJECTS
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -22,11 +23,21 @@ class BoardFigure:
     Args:
         draw: draws one board.
         needs: the data that it takes, to say why it is left out.
+        baseline: the row that its option `baseline` names by default, and that `methods` never leaves out; "" for none.
+        hint: says more, from the boards and the options, where no board has the data.
     """
 
-    def __init__(self, draw: Draw | Callable[..., list[style.Page]], needs: str) -> None:
+    def __init__(
+        self,
+        draw: Draw | Callable[..., list[style.Page]],
+        needs: str,
+        baseline: str = "",
+        hint: Callable[..., str] | None = None,
+    ) -> None:
         self.draw = draw
         self.needs = needs
+        self.baseline = baseline
+        self.hint = hint
         self.__doc__ = f"{draw.__doc__}\n\n{_ARGUMENTS}".replace("NEEDS", needs)
         self.__name__ = getattr(draw, "__name__", "")
         self.__module__ = draw.__module__
@@ -42,17 +53,65 @@ class BoardFigure:
         width: style.Width = "two",
         **options: Any,
     ) -> list[Figure]:
-        if width not in style.WIDTHS:
-            raise ValueError(f"width is {width!r}; it takes {' or '.join(map(repr, style.WIDTHS))}")
-        chosen = select([frame] if isinstance(frame, Board) else boards(frame), study, stream, scenario, methods)
+        check_width(width)
+        check_frame(self.__name__, frame, Board)
+        found = [frame] if isinstance(frame, Board) else boards(frame)
+        wanted = [methods] if isinstance(methods, str) else methods
+        if wanted is not None and not wanted:
+            raise ValueError("methods is empty; without it a figure has all of them")
+        chosen = select(found, study, stream, scenario, wanted)
+        if wanted is not None and self.baseline:
+            chosen = select(found, study, stream, scenario, [*wanted, *self._baseline(chosen, found, options)])
         pages: list[Figure] = []
         with style.house_style():
             for board in chosen:
                 pages += self.draw(board, style.WIDTHS[width], *args, **options)
         if not pages and not isinstance(frame, Board):
             places = "; ".join(board.title for board in chosen) or "an empty frame"
-            raise ValueError(f"{self.__name__} needs {self.needs}; there is none in {places}")
+            raise ValueError(
+                f"{self.__name__} needs {self.needs}; there is none in {places}"
+                + (_without_objects(frame) if chosen and any(word in self.needs for word in _FROM_OBJECTS) else "")
+                + (self.hint(chosen, *args, **options) if self.hint and chosen else "")
+            )
         return pages
+
+    def _baseline(self, chosen: Collection[Board], found: Collection[Board], options: dict[str, Any]) -> list[str]:
+        """The baseline, where a board that is drawn has such a row."""
+        name = options.get("baseline", self.baseline)
+        places = {board.place for board in chosen}
+        return [name] if any(board.place in places and name in set(board.table["label"]) for board in found) else []
+
+
+def check_width(width: str) -> None:
+    """Raises a ValueError for a width that no page has."""
+    if width not in style.WIDTHS:
+        raise ValueError(f"width is {width!r}; it takes {' or '.join(map(repr, style.WIDTHS))}")
+
+
+def check_frame(name: str, frame: object, other: type) -> None:
+    """Raises a TypeError where a figure is given something else than a frame, such as a store's path.
+
+    Args:
+        name: the figure's function.
+        frame: what it was given.
+        other: what it takes beside a frame.
+    """
+    if not isinstance(frame, (pd.DataFrame, other)):
+        raise TypeError(
+            f"{name} takes the frame that cl_ext.study.collect makes from a store, and was given "
+            f"{type(frame).__name__} {str(frame)[:60]!r}"
+        )
+
+
+_FROM_OBJECTS = ("matrices", "while training", "`sizes`", "`structure`")
+"""In the words of `needs`: what the frame holds in columns of objects."""
+
+
+def _without_objects(frame: pd.DataFrame) -> str:
+    """What to do about a frame that was read from a table, which holds numbers alone."""
+    if not set(OBJECTS) & set(frame.columns):
+        return ". This frame has numbers alone, as a CSV file; cl_ext.study.collect reads the rest from the store, too"
+    return ""
 
 
 _ARGUMENTS = """\
@@ -72,6 +131,8 @@ _ARGUMENTS = """\
 """
 
 
-def board_figure(needs: str) -> Callable[[Callable[..., list[style.Page]]], BoardFigure]:
+def board_figure(
+    needs: str, baseline: str = "", hint: Callable[..., str] | None = None
+) -> Callable[[Callable[..., list[style.Page]]], BoardFigure]:
     """Makes what draws one board a figure of a frame (see `BoardFigure`)."""
-    return lambda draw: BoardFigure(draw, needs)
+    return lambda draw: BoardFigure(draw, needs, baseline, hint)

@@ -46,7 +46,7 @@ def accuracy_matrices(board: Board, width: float) -> list[style.Page]:
     return _pages(board, matrices, title, width, Normalize(0, 100), style.COLOUR_MAP, "accuracy [%]")
 
 
-@board_figure(needs="accuracy matrices of the baseline and of another method, at seeds that both have")
+@board_figure("accuracy matrices of the baseline and of another method, at seeds that both have", baseline="naive")
 def accuracy_differences(board: Board, width: float, baseline: str = "naive") -> list[style.Page]:
     """The accuracy matrix of each method minus a baseline's, seed by seed, as a heat-map; blue is above the baseline.
 

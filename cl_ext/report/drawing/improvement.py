@@ -51,7 +51,7 @@ def improvement_page(P: FloatArray, names: Sequence[str], title: str, width: flo
     right = 0.55
     side = (width - left - right) / n
     tall = n * max(0.115, min(side, 0.22))
-    head, foot = style.heading_height(title, width) + 0.16, 0.25
+    head, foot = style.heading_height(title, width) + 0.28, 0.1
     height = head + tall + foot
     page = style.Page(figsize=(width, height))
     style.heading(page, title)
@@ -71,9 +71,10 @@ def improvement_page(P: FloatArray, names: Sequence[str], title: str, width: flo
     if n <= _WRITTEN:
         for i, j in zip(*np.nonzero(~np.isnan(P)), strict=True):
             colour = "white" if abs(P[i, j] - 0.5) > 0.35 else "black"
-            share = f"{P[i, j]:.2f}".removeprefix("0") if P[i, j] < 1 else "1"
-            axis.text(j, i, share, ha="center", va="center", fontsize=style.LEAST, color=colour)
-    axis.set_xlabel("column", fontsize=style.SMALL, labelpad=3)
+            share = f"{P[i, j]:.0f}" if P[i, j] in (0, 1) else f"{P[i, j]:.2f}".removeprefix("0")
+            axis.text(j, i, share, ha="center", va="center", fontsize=style.SMALL - 1, color=colour)
+    axis.xaxis.set_label_position("top")
+    axis.set_xlabel("column, numbered as the rows", fontsize=style.SMALL, labelpad=2)
     bar_height = min(1.6, tall)
     place = (1 - 0.45 / width, (foot + (tall - bar_height) / 2) / height, 0.1 / width, bar_height / height)
     bar = page.colorbar(ScalarMappable(_NORM, style.DIVERGING), cax=page.add_axes(place), ticks=[0, 0.5, 1])
@@ -98,5 +99,5 @@ def improvement_probabilities(board: Board, width: float) -> list[style.Page]:
     P = improvement_matrix([{"": list(values[label].values())} for label in labels])
     lost = len([label for label in values if label not in labels])
     title = f"Probability that a run of the row is above one of the column, {board.title}"
-    title += f" ({lost} methods with missing seeds left out)" if lost else ""
+    title += f" (left out: {lost} with missing seeds)" if lost else ""
     return [improvement_page(P, labels, title, width)]

@@ -39,7 +39,9 @@ class Row:
     note: str = ""
 
 
-def interval_page(rows: Sequence[Row], title: str, label: str, note: str, width: float) -> style.Page:
+def interval_page(
+    rows: Sequence[Row], title: str, label: str, note: str, width: float, tick: str, bar: str
+) -> style.Page:
     """The rows in order, the first at the top.
 
     Args:
@@ -48,7 +50,10 @@ def interval_page(rows: Sequence[Row], title: str, label: str, note: str, width:
         label: of the horizontal axis.
         note: the head of the column at the right, "" for none.
         width: inches.
+        tick: what a small line is.
+        bar: what a bar is, "" where there are none.
     """
+    title += f"\ntick: {tick}" + (f", bar: {bar}" if bar else "")
     head = style.heading_height(title, width) + (0.12 if note else 0.0)
     left = 0.12 + min(0.45 * width, max(style.text_width(row.name, style.SMALL) for row in rows))
     right = 0.1 + (style.text_width(note, style.SMALL) + 0.08 if note else 0.0)
@@ -81,8 +86,8 @@ def interval_page(rows: Sequence[Row], title: str, label: str, note: str, width:
     seeds = np.concatenate(
         [np.c_[row.seeds, np.full(len(row.seeds), at)] for at, row in zip(places, rows, strict=True)]
     )
-    axis.plot(*seeds.T, linestyle="", marker="|", markersize=3.5, markeredgewidth=0.5, color="0.35", zorder=2)
-    axis.grid(axis="y", visible=False)
+    axis.plot(*seeds.T, linestyle="", marker="|", markersize=3.5, markeredgewidth=0.5, color="0.5", zorder=2)
+    axis.grid(axis="y", color="0.93", linewidth=0.4)  # leads the eye from a name to its point
     axis.set(ylim=(len(rows) - 0.4, -0.6), yticks=places)
     fitted = [style.fitted(row.name, left - 0.1) for row in rows]
     axis.set_yticks(places, [name for name, _ in fitted])
@@ -122,4 +127,6 @@ def accuracy_intervals(board: Board, width: float) -> list[style.Page]:
         return []
     note = "tier" if len(tiers) else ""
     rows = rows if note else [replace(row, note="") for row in rows]
-    return [interval_page(rows, f"Final accuracy, {board.title}", "final accuracy [%]", note, width)]
+    bar = "95 % interval of the mean" if any(not np.isnan(row.low) for row in rows) else ""
+    title, label = f"Final accuracy, {board.title}", "final accuracy [%]"
+    return [interval_page(rows, title, label, note, width, "a seed", bar)]

@@ -1,8 +1,13 @@
 """A scatter of methods with their names: a point each, its interval, and its name in a column at the right."""
 
+from collections.abc import Sequence
+from typing import Any
+
 from cl_ext.metrics.matrix import FloatArray
 from cl_ext.report.drawing import style
+from cl_ext.report.drawing.key import spread_words
 from cl_ext.report.drawing.runs import Board
+from cl_ext.report.statistics import band
 
 import numpy as np
 import pandas as pd
@@ -10,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 _LINE = 0.105  # inches a name takes
-_FOOT = 0.62
+_FOOTS: dict[bool, float] = {True: 0.7, False: 0.55}  # inches below the axes of a narrow page, of a wide one
 
 
 def spread(wanted: FloatArray, gap: float) -> FloatArray:
@@ -40,21 +45,22 @@ def scatter_page(points: pd.DataFrame, title: str, width: float) -> tuple[style.
     """
     head = style.heading_height(title, width)
     names = min(0.4 * width, 0.1 + max(style.text_width(name, style.SMALL) for name in points["name"]))
-    left, right = 0.48, names + 0.22
-    tall = max(0.62 * (width - left - right), _LINE * len(points), 1.6)
-    height = head + tall + _FOOT
+    left, right, foot = 0.48, names + 0.22, _FOOTS[width <= style.WIDTHS["one"]]
+    tall = max((0.62 if width <= style.WIDTHS["one"] else 0.5) * (width - left - right), _LINE * len(points), 1.6)
+    height = head + tall + foot
     page = style.Page(figsize=(width, height))
     style.heading(page, title)
-    return page, page.add_axes((left / width, _FOOT / height, (width - left - right) / width, tall / height))
+    return page, page.add_axes((left / width, foot / height, (width - left - right) / width, tall / height))
 
 
-def draw_points(axis: Axes, points: pd.DataFrame, frontier: str = "") -> None:
-    """The points with their intervals: methods filled, references hollow; and the legend below.
+def draw_points(axis: Axes, points: pd.DataFrame, *more: Line2D) -> None:
+    """The points with their bars: methods filled, references hollow; and the legend below.
 
     Args:
         axis: where.
-        points: columns x, y, reference, and xbar, ybar (half widths, NaN for none) where there are any.
-        frontier: what the legend calls the line in the frontier's colour; "" for none.
+        points: columns x, y, reference, and xlow, xhigh, ylow, yhigh (the ends of their bars, NaN for none) where there
+            are any; `spread`, what the bars are.
+        more: further entries of the legend.
     """
     for hollow in (False, True):
         part = points[points["reference"].eq(hollow)]
@@ -62,8 +68,8 @@ def draw_points(axis: Axes, points: pd.DataFrame, frontier: str = "") -> None:
         axis.errorbar(
             part["x"],
             part["y"],
-            xerr=part.get("xbar"),
-            yerr=part.get("ybar"),
+            xerr=_bars(part, "x"),
+            yerr=_bars(part, "y"),
             linestyle="",
             color=colour,
             elinewidth=0.6,
@@ -72,16 +78,32 @@ def draw_points(axis: Axes, points: pd.DataFrame, frontier: str = "") -> None:
             markerfacecolor="white" if hollow else colour,
             markeredgewidth=0.8,
         )
-    handles = [
-        Line2D([], [], linestyle="", marker="o", color=style.METHOD, label="method"),
-        Line2D([], [], linestyle="", marker="s", color=style.REFERENCE, markerfacecolor="white", label="reference"),
-    ]
-    if frontier:
-        handles.append(Line2D([], [], color=style.FRONTIER, label=frontier))
-    look = {"fontsize": style.SMALL, "frameon": False, "handletextpad": 0.2, "columnspacing": 1.0}
-    figure = axis.get_figure()
+    handles = [Line2D([], [], linestyle="", marker="o", color=style.METHOD, label="method")]
+    if points["reference"].any():
+        hollow_square: dict[str, Any] = {"marker": "s", "color": style.REFERENCE, "markerfacecolor": "white"}
+        handles.append(Line2D([], [], linestyle="", **hollow_square, label="reference"))
+    if words := str(points["spread"].iloc[0]):
+        handles.append(Line2D([], [], color=style.METHOD, linewidth=0.6, label=words))
+    handles += more
+    look: dict[str, Any] = {"fontsize": style.SMALL, "frameon": False, "handletextpad": 0.4, "columnspacing": 1.0}
+    figure = axis.get_figure(root=True)
     assert figure is not None
-    figure.legend(handles=handles, loc="lower center", ncols=3, borderaxespad=0.1, **look)
+    columns = _legend_columns([str(handle.get_label()) for handle in handles], figure.get_figwidth())
+    figure.legend(handles=handles, loc="lower center", ncols=columns, borderaxespad=0.1, handlelength=1.5, **look)
+
+
+def _legend_columns(names: Sequence[str], width: float) -> int:
+    """How many columns a legend of these names has on a page of this width: all beside each other, or two."""
+    needed = sum(0.32 + style.text_width(name, style.SMALL) for name in names)
+    return len(names) if needed < width - 0.1 else 2
+
+
+def _bars(points: pd.DataFrame, axis: str) -> FloatArray | None:
+    """The bars of one axis as matplotlib takes them: how far they reach below and above."""
+    if f"{axis}low" not in points:
+        return None
+    ends = np.stack([points[axis] - points[f"{axis}low"], points[f"{axis}high"] - points[axis]]).astype(float)
+    return np.maximum(ends, 0.0)  # rounding
 
 
 def name_points(axis: Axes, points: pd.DataFrame) -> None:
@@ -119,7 +141,9 @@ def name_points(axis: Axes, points: pd.DataFrame) -> None:
 
 
 def points_of(board: Board, x: str, y: str, percent: tuple[bool, bool]) -> pd.DataFrame:
-    """A row a method: x, y, their intervals' half widths, `name`, `reference`; those without both are left out.
+    """A row a method: x, y, the ends of their bars, `name`, `reference`, `spread`; rows without both are left out.
+
+    Bars are those of `cl_ext.report.statistics.band`: the interval from five seeds on, below that the range.
 
     Args:
         board: the board.
@@ -134,5 +158,9 @@ def points_of(board: Board, x: str, y: str, percent: tuple[bool, bool]) -> pd.Da
     for axis, column, fraction in (("x", x, percent[0]), ("y", y, percent[1])):
         scale = 100 if fraction else 1
         found[axis] = scale * table[column]
-        found[f"{axis}bar"] = scale * table[f"{column}_half_width"]
+        values = board.values(column)
+        ends = [band(list(values.get(label, {}).values()) or [np.nan]) for label in table["label"]]
+        for at, end in enumerate(("low", "high")):
+            found[f"{axis}{end}"] = pd.Series([scale * each[at] for each in ends], index=table.index, dtype=float)
+    found["spread"] = pd.Series(spread_words(table["n"].tolist()), index=table.index, dtype=object)
     return pd.DataFrame(found)

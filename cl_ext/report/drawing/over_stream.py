@@ -8,6 +8,7 @@ from cl_ext.metrics.matrix import FloatArray
 from cl_ext.report.drawing import style
 from cl_ext.report.drawing.curves import mean_and_band, on_one_grid
 from cl_ext.report.drawing.doors import board_figure
+from cl_ext.report.drawing.key import Sample, spread_words
 from cl_ext.report.drawing.panels import Band, Line, Panel, panel_pages
 from cl_ext.report.drawing.runs import Board
 from cl_ext.report.drawing.scales import Scale, engineering, linear, logarithmic
@@ -37,9 +38,16 @@ def _pages(
     width: float,
     marker: str,
     behind: Sequence[str] = tuple(_GREY),
+    bounds: tuple[float, float] = (0.0, 100.0),
 ) -> list[style.Page]:
-    """Small multiples of each row's mean over seeds with its band, references grey behind; none without data."""
-    drawn = {label: (at, *mean_and_band(values)) for label, (at, values) in curves.items()}
+    """Small multiples of each row's mean over seeds with its band, references grey behind; none without data.
+
+    Bands end at `bounds`, which no value can leave: an interval of the mean may.
+    """
+    drawn = {}
+    for label, (at, values) in curves.items():
+        mean, low, high = mean_and_band(values)
+        drawn[label] = (at, mean, np.clip(low, *bounds), np.clip(high, *bounds))
     known = {label: int((~np.isnan(each[1])).sum()) for label, each in drawn.items()}
     names = [name for name in _grey_rows(drawn) if name in behind and known[name]]
     grey = []
@@ -48,14 +56,20 @@ def _pages(
         if known[name] == 1:  # joint training: one number, at the end of the stream
             at, mean = np.array([x.low, x.high]), np.repeat(mean[~np.isnan(mean)], 2)
         grey.append(Line(at, mean, style.REFERENCE, _GREY[name], width=0.7, behind=True))
+    # A row of one point is a panel only where that is the whole stream, and where a marker shows it.
+    shown = [
+        label for label, (at, *_) in drawn.items() if known[label] > 1 or (known[label] and marker and len(at) == 1)
+    ]
     panels = [
         Panel(board.names[label], [*grey, Line(at, mean, marker=marker)], [Band(at, low, high)])
         for label, (at, mean, low, high) in drawn.items()
-        if known[label] > 1 or (known[label] == 1 and len(at) == 1)
+        if label in shown
     ]
-    # In words, because a legend would need the room of the axis labels.
-    key = ", ".join(["solid: the panel's method", *(f"{_GREY[name]}: {name}" for name in names)])
-    return panel_pages(panels, x, y, f"{title}, {board.title}\n{key}", width)
+    words = spread_words([len(curves[label][1]) for label in shown])
+    key = [Sample("the panel's method, mean", marker=marker)]
+    key += [Sample(words, shaded=True)] if words else []
+    key += [Sample(name, style.REFERENCE, _GREY[name]) for name in names]
+    return panel_pages(panels, x, y, f"{title}, {board.title}", width, key=key)
 
 
 def _values(curves: Curves) -> FloatArray:
@@ -63,11 +77,13 @@ def _values(curves: Curves) -> FloatArray:
     return np.concatenate([values.ravel() for _, values in curves.values()]) if curves else np.empty(0)
 
 
-def _by_experience(board: Board, measure: Any, title: str, label: str, xlabel: str, width: float) -> list[style.Page]:
+def _by_experience(
+    board: Board, measure: Any, title: str, label: str, xlabel: str, width: float, least: float = 0.0
+) -> list[style.Page]:
     found = {name: (np.arange(1, values.shape[1] + 1), 100 * values) for name, values in board.over(measure).items()}
     found = {name: each for name, each in found.items() if each[0].size}
     x = linear(xlabel, [1, max((at[-1] for at, _ in found.values()), default=1)], whole=True)
-    return _pages(board, found, x, linear(label, _values(found)), title, width, "o")
+    return _pages(board, found, x, linear(label, _values(found)), title, width, "o", bounds=(least, 100.0))
 
 
 @board_figure(needs="accuracy matrices")
@@ -81,7 +97,7 @@ def accuracy_over_the_stream(board: Board, width: float) -> list[style.Page]:
 def forgetting_by_experience(board: Board, width: float) -> list[style.Page]:
     """Forgetting (Chaudhry et al. 2018) of each experience but the last, at the end of the stream; a panel a method."""
     label, title = "forgetting [percentage points]", "Forgetting at the end of the stream"
-    return _by_experience(board, forgetting_per_experience, title, label, "experience", width)
+    return _by_experience(board, forgetting_per_experience, title, label, "experience", width, least=-100.0)
 
 
 def curves_seen(board: Board) -> Curves:
@@ -105,7 +121,7 @@ def learning_curves(board: Board, width: float) -> list[style.Page]:
     curves = curves_seen(board)
     if set(curves) <= {"joint"}:
         return []
-    x = linear("experiences trained", [0, board.experiences], whole=True, low=0.0)
+    x = linear("experiences trained", [0, board.experiences], whole=True)
     y = linear("accuracy on experiences seen [%]", _values(curves))
     return _pages(board, curves, x, y, "Accuracy while training", width, "")
 
@@ -125,5 +141,6 @@ def memory_over_the_stream(board: Board, width: float) -> list[style.Page]:
     x = linear("after experience (0: untrained)", [0, board.experiences], whole=True)
     y = logarithmic("extra memory", _values(found), text=engineering("B"))
     none = [label for label in board.labels if label not in found]
-    title = "Extra memory over the stream" + (f" (none: {', '.join(none)})" if none else "")
-    return _pages(board, found, x, y, title, width, "o", behind=())
+    title = "Extra memory over the stream, no point where nothing is kept"
+    title += f" (never: {', '.join(none)})" if none else ""
+    return _pages(board, found, x, y, title, width, "o", behind=(), bounds=(0.0, np.inf))

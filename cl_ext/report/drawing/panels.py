@@ -10,6 +10,7 @@ from typing import Any
 
 from cl_ext.metrics.matrix import FloatArray
 from cl_ext.report.drawing import style
+from cl_ext.report.drawing.key import Sample, draw_key, key_height
 from cl_ext.report.drawing.scales import Scale
 
 import numpy as np
@@ -21,6 +22,7 @@ _GAP = 0.07  # inches between panels
 _TITLE = 0.14  # inches for a panel's title
 _TALLEST = 1.9  # inches of a panel
 _COLUMNS = {"few": 8, "some": 20}  # up to how many panels a page has few or some columns
+_WIDE = 0.95  # inches: panels from this width on have larger markers
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ class Panel:
 
 def columns_for(panels: int, width: float) -> int:
     """How many panels stand beside each other on a page of this width in inches, in rows as equal as can be."""
-    most = 4 if panels <= _COLUMNS["few"] else 5 if panels <= _COLUMNS["some"] else 6
+    most = 5 if panels == 5 else 4 if panels <= _COLUMNS["few"] else 5 if panels <= _COLUMNS["some"] else 6
     most = most if width > style.WIDTHS["one"] else 2 if panels <= 4 else 3
     return -(-panels // -(-panels // most))
 
@@ -93,6 +95,7 @@ def panel_pages(
     title: str,
     width: float,
     *,
+    key: Sequence[Sample] = (),
     shape: float = 0.8,
     right: float = 0.08,
 ) -> list[style.Page]:
@@ -104,6 +107,7 @@ def panel_pages(
         y: the vertical scale of all.
         title: the pages' title; they are numbered where there are several.
         width: inches.
+        key: what the ink of the panels stands for, below the title.
         shape: a panel's height in parts of its width.
         right: inches at the right that stay free.
 
@@ -116,10 +120,17 @@ def panel_pages(
     left = 0.3 + max(style.text_width(y.text(tick), style.SMALL - 1) for tick in (*y.ticks, 0.0))
     side = (width - left - right - _GAP * (columns - 1)) / columns
     tall = min(shape * side, _TALLEST)
-    first, _, rest = title.partition("\n")
-    head = style.heading_height(f"{first} (10 of 10)" + (f"\n{rest}" if rest else ""), width)
-    foot = 0.31
-    rows = max(1, int((style.TALLEST - head - foot) // (tall + _TITLE + _GAP)))
+    foot, legend = 0.31, key_height(key, width)
+
+    def fit(numbered: str) -> tuple[float, int]:
+        """The inches above the panels, and how many rows of panels fit below."""
+        head = style.heading_height(numbered, width) + legend
+        return head, max(1, int((style.TALLEST - head - foot) // (tall + _TITLE + _GAP)))
+
+    head, rows = fit(title)
+    several = len(panels) > rows * columns
+    if several:
+        head, rows = fit(f"{title} (10 of 10)")
     pages = []
     for start in range(0, len(panels), rows * columns):
         part = panels[start : start + rows * columns]
@@ -130,8 +141,9 @@ def panel_pages(
         axis.set_axis_off()
         axis.set(xlim=(0, width), ylim=(0, height))
         axis.set_autoscale_on(False)
-        number = f" ({start // (rows * columns) + 1} of {-(-len(panels) // (rows * columns))})"
-        style.heading(figure, first + (number if len(panels) > len(part) else "") + ("\n" + rest if rest else ""))
+        number = f" ({start // (rows * columns) + 1} of {-(-len(panels) // (rows * columns))})" if several else ""
+        style.heading(figure, title + number)
+        draw_key(axis, key, width, height - head + legend + 0.05)
         corners = [
             (left + (side + _GAP) * (at % columns), height - head - (at // columns + 1) * (tall + _TITLE + _GAP) + _GAP)
             for at in range(len(part))
@@ -181,8 +193,13 @@ def _draw(
             _image(axis, panel, (x0, x0 + wide, y0, y0 + tall))
         for band in panel.bands:
             known = ~(np.isnan(band.low) | np.isnan(band.high))
+            known &= (np.nan_to_num(band.high) > 0) | (not y.log)
             along = x0 + wide * x.place(band.x)[known]
-            low, high = (y0 + tall * np.clip(y.place(edge)[known], 0, 1) for edge in (band.low, band.high))
+            # Cut at the panel's edges before a logarithm is taken: an interval of bytes can reach below 0.
+            low, high = (
+                y0 + tall * y.place(np.clip(edge[known], min(y.low, y.high), max(y.low, y.high)))
+                for edge in (band.low, band.high)
+            )
             if known.any():
                 shape = np.concatenate([np.c_[along, low], np.c_[along, high][::-1]])
                 shaded.setdefault(band.color, []).append(shape)
@@ -203,7 +220,8 @@ def _draw(
             axis.add_collection(LineCollection(segments, **drawn, zorder=order, capstyle="butt"), autolim=False)
         if marker:
             edge = 0.7 if marker == "x" else 0.0
-            dots: dict[str, Any] = {"marker": marker, "color": colour, "markersize": 2.2, "markeredgewidth": edge}
+            dots: dict[str, Any] = {"marker": marker, "color": colour, "markeredgewidth": edge}
+            dots["markersize"] = 3.0 if wide >= _WIDE else 2.2
             axis.plot(*np.concatenate(segments).T, linestyle="none", **dots, zorder=order + 0.5)
 
 
@@ -217,6 +235,9 @@ def _image(axis: Axes, panel: Panel, extent: tuple[float, float, float, float]) 
     axis.set_autoscale_on(False)
     if panel.texts:
         rows, columns = panel.image.shape
+        # As large as the widest number leaves room for, in a cell's width and height.
+        most = min(0.85 * (right - left) / columns / style.text_width("-100", 1.0), 0.8 * 72 * (high - low) / rows)
+        size = min(style.SMALL, max(style.LEAST, most))
         for i, j in zip(*np.nonzero(~np.isnan(panel.image)), strict=True):
             value = panel.image[i, j]
             red, green, blue, _ = drawn.cmap(drawn.norm(value))
@@ -225,7 +246,7 @@ def _image(axis: Axes, panel: Panel, extent: tuple[float, float, float, float]) 
                 left + (j + 0.5) * (right - left) / columns,
                 high - (i + 0.5) * (high - low) / rows,
                 f"{value:z.0f}",
-                fontsize=style.LEAST,
+                fontsize=size,
                 ha="center",
                 va="center",
                 color="white" if dark else "black",

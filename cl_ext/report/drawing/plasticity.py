@@ -1,11 +1,14 @@
 """Stability against plasticity: what is learned, and how much of it stays."""
 
+from typing import Any
+
 from cl_ext.report.drawing import style
 from cl_ext.report.drawing.doors import board_figure
 from cl_ext.report.drawing.labelled import draw_points, name_points, points_of, scatter_page
 from cl_ext.report.drawing.runs import Board
 
 import numpy as np
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 
@@ -18,7 +21,7 @@ def final_accuracy(learning_accuracy: float, backward_transfer: float, experienc
     return learning_accuracy + (experiences - 1) / experiences * backward_transfer
 
 
-@board_figure(needs="learning accuracy and backward transfer, so two experiences or more")
+@board_figure(needs="learning accuracy and backward transfer, so accuracy matrices of two experiences or more")
 def stability_plasticity(board: Board, width: float) -> list[style.Page]:
     """Backward transfer (stability) against learning accuracy (plasticity): a point a method with its intervals.
 
@@ -29,7 +32,8 @@ def stability_plasticity(board: Board, width: float) -> list[style.Page]:
         return []
     T = board.experiences
     page, axis = scatter_page(points, f"Stability against plasticity, {board.title}", width)
-    draw_points(axis, points)
+    same: dict[str, Any] = {"color": "0.6", "linewidth": 0.5, "linestyle": "dashed"}
+    draw_points(axis, points, Line2D([], [], label="equal final accuracy", **same))
     style.name_axes(axis, "learning accuracy [%] (plasticity)", "backward transfer [points] (stability)")
     axis.margins(0.08)
     (left, right), (low, high) = axis.get_xlim(), axis.get_ylim()
@@ -38,7 +42,7 @@ def stability_plasticity(board: Board, width: float) -> list[style.Page]:
     for accuracy in MaxNLocator(6).tick_values(left + share * low, right + share * high):
         at = np.array([left, right])
         line = (accuracy - at) / share
-        axis.plot(at, line, color="0.75", linewidth=0.5, linestyle="dashed", zorder=0.6)
+        axis.plot(at, line, **same, zorder=0.6)
         # Named where it enters the picture: at the left edge, else at the top.
         beside = low <= line[0] <= high
         place = (left, line[0]) if beside else (accuracy - share * high, high)

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import NamedTuple
 
 from cl_ext.report.drawing import style
-from cl_ext.report.drawing.across_plots import ACROSS
+from cl_ext.report.drawing.across_plots import ACROSS, lacks, unfit_boards
 from cl_ext.report.drawing.doors import BoardFigure
 from cl_ext.report.drawing.heatmaps import accuracy_differences, accuracy_matrices
 from cl_ext.report.drawing.improvement import improvement_probabilities
@@ -108,25 +109,39 @@ _HEAD = """\
 
 Every figure is drawn from the stored records, once as PDF and once as PNG; names are study, scenario, kind. Lines are
 means over the seeds that finished, and a panel says where some are missing; bands and bars are the 95 % Student-t
-interval of the mean with five seeds or more; below, bands span the least and greatest seed. Accuracies use the
-scenario's own criterion (task-aware in the task-incremental scenario, else task-agnostic). Panels are ordered by final
-accuracy.
+interval of the mean with five seeds or more; below, they span the least and greatest seed, and `intervals`, where every
+seed is seen, has no bars. Accuracies use the scenario's own criterion (task-aware in the task-incremental scenario,
+else task-agnostic). Panels are ordered by final accuracy.
 
 """
 
 
-def _draw(board: Board, several: bool, folder: Path, width: style.Width) -> tuple[list[Path], list[tuple[str, str]]]:
+class LeftOut(NamedTuple):
+    """A figure that is not there, or not of all boards.
+
+    Attributes:
+        name: its file name without the ending.
+        words: what is left out, and why.
+        expected: whether its absence is worth a warning in the log.
+    """
+
+    name: str
+    words: str
+    expected: bool = True
+
+
+def _draw(board: Board, several: bool, folder: Path, width: style.Width) -> tuple[list[Path], list[LeftOut]]:
     """Draws a board; returns the paths, and the figures that are left out with what they need."""
     study, stream, scenario = board.place
     paths: list[Path] = []
-    left_out: list[tuple[str, str]] = []
+    left_out: list[LeftOut] = []
     for end, kind in FIGURES.items():
         name = style.slug(study, stream if several else "", scenario, end)
         pages = kind.draw(board, width=width)
         for number, page in enumerate(pages, start=1):
             paths += style.save(page, folder / (name if len(pages) == 1 else f"{name}-{number}"))
         if not pages and kind.expected:
-            left_out.append((name, kind.draw.needs))
+            left_out.append(LeftOut(name, f"is left out: it needs {kind.draw.needs}"))
     return paths, left_out
 
 
@@ -164,13 +179,14 @@ def figures(frame: pd.DataFrame | Results, out: str | Path, width: style.Width =
                 drawn = list(pool.map(draw, found))
         else:
             drawn = [draw(board) for board in found]
-        paths = [path for own, _ in drawn for path in own] + _across(results, folder, width)
+        over, unfit = _across(results, folder, width)
+        paths = [path for own, _ in drawn for path in own] + over
     finally:
         gc.unfreeze()
-    left_out = [each for _, own in drawn for each in own]
-    for name, needs in left_out:
-        _log.warning("figure %s is left out: it needs %s", name, needs)
-    notes = [f"- `{name}` is left out: it needs {needs}." for name, needs in left_out]
+    left_out = [each for _, own in drawn for each in own] + unfit
+    for each in left_out:
+        _log.log(logging.WARNING if each.expected else logging.INFO, "figure %s %s", each.name, each.words)
+    notes = [f"- `{each.name}` {each.words.removesuffix('.')}." for each in left_out]
     captions = [f"- `{end}`: {kind.caption}." for end, kind in FIGURES.items()]
     captions += [f"- `across-...-{end}`: {caption}." for end, (_, caption) in ACROSS.items()]
     text = _HEAD + "\n".join(captions) + "\n" + ("\n".join(["", "## Left out", "", *notes, ""]) if notes else "")
@@ -178,14 +194,22 @@ def figures(frame: pd.DataFrame | Results, out: str | Path, width: style.Width =
     return paths
 
 
-def _across(results: Results, folder: Path, width: style.Width) -> list[Path]:
-    """The figures over boards, of all and of those of each scenario, where there are two or more."""
-    paths = []
-    with style.house_style():
-        for across in results.across:
-            for end, (draw, _) in ACROSS.items() if len(across.boards) > 1 else ():
-                name = style.slug("across", across.scenario or "all", end)
+def _across(results: Results, folder: Path, width: style.Width) -> tuple[list[Path], list[LeftOut]]:
+    """The figures over boards, of all and of those of each scenario, where there are two or more; as `_draw`."""
+    paths: list[Path] = []
+    left_out: list[LeftOut] = []
+    for across in results.across:
+        what = ("across", across.scenario or "all")
+        if len(across.boards) < 2 <= len(across.boards) + len(across.left_out):
+            left_out.append(LeftOut(f"{style.slug(*what)}-...", f"is left out: it needs {lacks('', across)}"))
+        for end, (draw, _) in ACROSS.items() if len(across.boards) > 1 else ():
+            with style.house_style():
                 pages = draw(across, style.WIDTHS[width])
-                for number, page in enumerate(pages, start=1):
-                    paths += style.save(page, folder / (name if len(pages) == 1 else f"{name}-{number}"))
-    return paths
+            name = style.slug(*what, end)
+            for number, page in enumerate(pages, start=1):
+                paths += style.save(page, folder / (name if len(pages) == 1 else f"{name}-{number}"))
+            if not pages:  # few stores have the ten streams that ranks take
+                left_out.append(LeftOut(name, f"is left out: it needs {lacks(end, across)}", end != "ranks"))
+        if len(across.boards) > 1 and len(across.left_out):
+            left_out.append(LeftOut(f"{style.slug(*what)}-...", f"is without {unfit_boards(across)}"))
+    return paths, left_out

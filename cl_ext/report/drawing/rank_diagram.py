@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from cl_ext.report.drawing import style
 
-import numpy as np
+from matplotlib.ticker import MaxNLocator
 
 _LINE = 0.125  # inches a name or a bar takes
 
@@ -58,12 +58,13 @@ def rank_diagram(ranks: Mapping[str, float], difference: float, title: str, widt
 
     top = height - head - line
     axis.plot([left, right], [top, top], color="black", linewidth=0.8)
-    for rank in np.unique(np.linspace(low, high, min(len(names), 10)).round()):
+    for rank in [low, *(tick for tick in MaxNLocator(10, integer=True).tick_values(low, high) if low < tick <= high)]:
         axis.plot([place(rank)] * 2, [top, top + 0.05], color="black", linewidth=0.6)
         axis.text(place(rank), top + 0.07, f"{rank:.0f}", ha="center", va="bottom", fontsize=style.SMALL - 1)
     end = place(min(low + difference, high))
     axis.plot([left, end], [top + 0.27] * 2, color=style.FRONTIER, linewidth=1.6)
-    axis.text(end + 0.04, top + 0.27, f"CD {difference:.2f}", va="center_baseline", fontsize=style.SMALL - 1)
+    words = f"CD {difference:.2f}" + (" (longer than the axis)" if low + difference > high else "")
+    axis.text(left, top + 0.31, words, va="bottom", fontsize=style.SMALL - 1)
     for level, (first, last) in enumerate(bars, start=1):
         at = top - _LINE * level
         axis.plot([place(values[first]), place(values[last])], [at, at], color=style.METHOD, linewidth=2.0)

@@ -73,7 +73,8 @@ def rank_over_the_stream(board: Board, width: float) -> list[style.Page]:
                         "relpos": (0, 0.5)},
             annotation_clip=False,
         )  # fmt: skip
-    axis.set(xlim=(1, x[-1]), ylim=(bottom, top))
+    margin = 0.02 * (x[-1] - 1)  # else the edge cuts the first and the last marker
+    axis.set(xlim=(1 - margin, x[-1] + margin), ylim=(bottom, top))
     axis.xaxis.set_major_locator(MaxNLocator(8, integer=True))
     axis.yaxis.set_major_locator(MaxNLocator(8, integer=True))
     style.name_axes(axis, "after experience", "mean rank (1: most accurate)")

@@ -68,13 +68,37 @@ def linear(label: str, values: ArrayLike, ticks: int = 5, whole: bool = False, *
     low, high = options.pop("low", least - margin), options.pop("high", most + margin)
     if not low < high:
         high = low + 1.0
-    places = MaxNLocator(ticks, integer=whole).tick_values(low, high)
+    # Whole numbers are counted from the ends of what is shown: five experiences have five ticks, margin or not.
+    places = MaxNLocator(ticks, integer=whole).tick_values(*((least, most) if whole and least < most else (low, high)))
     inside = tuple(float(tick) for tick in places if low <= tick <= high)
     return Scale(label, low, high, inside, **options)
 
 
-def logarithmic(label: str, values: ArrayLike, ticks: int = 4, **options: Any) -> Scale:
-    """A logarithmic scale that holds all positive values with a margin, ticks at powers of ten.
+def log_ticks(low: float, high: float, most: int) -> list[float]:
+    """Ticks of a logarithmic axis, at least two: one alone says nothing of the distance to another value.
+
+    They are 1, 2, 3, 5 times powers of ten where so many are allowed, else 1, 2, 5, or 1, 3, or powers of ten, or some
+    of these; evenly spaced numbers where the axis spans less than all that.
+
+    Args:
+        low: the axis' lower end, above 0.
+        high: its upper end, above `low`.
+        most: at most how many ticks, 2 or more.
+    """
+    decades = np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
+    candidates = [[m * 10.0**d for d in decades for m in digits] for digits in ((1, 2, 3, 5), (1, 2, 5), (1, 3), (1,))]
+    inside = [[float(tick) for tick in ticks if low <= tick <= high] for ticks in candidates]
+    found = next((ticks for ticks in inside if 2 <= len(ticks) <= most), [])
+    if not found and len(inside[-1]) > most:
+        found = inside[-1][:: -(-len(inside[-1]) // most)]
+    if not found:
+        even = MaxNLocator(most, steps=[1, 2, 5, 10]).tick_values(low, high)
+        found = [float(tick) for tick in even if low <= tick <= high]
+    return found
+
+
+def logarithmic(label: str, values: ArrayLike, ticks: int = 5, **options: Any) -> Scale:
+    """A logarithmic scale that holds all positive values with a margin; its ticks are those of `log_ticks`.
 
     Args:
         label: the axis' name with the unit.
@@ -86,13 +110,5 @@ def logarithmic(label: str, values: ArrayLike, ticks: int = 4, **options: Any) -
     given = given[np.isfinite(given) & (given > 0)]
     least, most = np.log10(given.min()), np.log10(given.max())
     margin = 0.05 * (most - least) or 0.5
-    decades = np.arange(np.ceil(least - margin), np.floor(most + margin) + 1)
-    decades = decades[:: max(1, -(-len(decades) // ticks))]
-    return Scale(
-        label,
-        float(10.0 ** (least - margin)),
-        float(10.0 ** (most + margin)),
-        tuple(float(10.0**tick) for tick in decades),
-        log=True,
-        **options,
-    )
+    low, high = float(10.0 ** (least - margin)), float(10.0 ** (most + margin))
+    return Scale(label, low, high, tuple(log_ticks(low, high, ticks)), log=True, **options)

@@ -1,15 +1,20 @@
 """The stability gap: how far old experiences fall when a new one begins, and how far they come back."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from cl_ext.report.drawing import style
 from cl_ext.report.drawing.curves import mean_and_band, on_one_grid, stability_gap
 from cl_ext.report.drawing.doors import board_figure
+from cl_ext.report.drawing.key import Sample, spread_words
 from cl_ext.report.drawing.panels import Band, Line, Panel, panel_pages
 from cl_ext.report.drawing.runs import Board, Run
 from cl_ext.report.drawing.scales import linear
 
 import numpy as np
+
+_NOTE = 0.22
+"""The room below the lines that a panel's note takes, in parts of what they span."""
 
 
 def _panel(name: str, runs: Sequence[Run]) -> Panel | None:
@@ -33,7 +38,10 @@ def _panel(name: str, runs: Sequence[Run]) -> Panel | None:
     drops = zip(at, before, lowest, strict=True)
     lines += [Line(np.array([t, t]), 100 * np.array([b, low]), style.FRONTIER, width=0.7) for t, b, low in drops]
     lines.append(Line(at, 100 * lowest, style.FRONTIER, "none", "v"))
-    bands = [Band(*each) for each in zip(times, low, high, strict=True)]
+    bands = [
+        Band(time, np.clip(least, 0, 100), np.clip(most, 0, 100))
+        for time, least, most in zip(times, low, high, strict=True)
+    ]
     drop, back = 100 * (before - lowest).mean(), 100 * (after - lowest).mean()
     return Panel(name, lines, bands, note=f"drop {drop:.1f}, return {back:.1f}")
 
@@ -51,6 +59,13 @@ def stability_gaps(board: Board, width: float) -> list[style.Page]:
         return []
     values = np.concatenate([line.y for panel in panels for line in panel.lines])
     x = linear("experiences trained", [1, board.experiences], whole=True)
-    y = linear("accuracy on earlier experiences [%]", [*values, values.min() - 12.0])  # room for the note
-    key = "triangles: lowest while the next experience is trained; drop to it and return from it in points"
-    return panel_pages(panels, x, y, f"Stability gap, {board.title}\n{key}", width)
+    room = _NOTE * float(np.ptp(values)) or 1.0
+    y = linear("accuracy on earlier experiences [%]", [*values, values.min() - room])
+    y = replace(y, ticks=tuple(tick for tick in y.ticks if tick >= 0))  # there is no accuracy below 0
+    words = spread_words([len(board.runs_by_label[label]) for label in board.labels if label != "joint"])
+    key = [
+        Sample("mean while the next experience is trained"),
+        *([Sample(words, shaded=True)] if words else []),
+        Sample("its lowest, mean over seeds; drop to it and return from it in points", style.FRONTIER, marker="v"),
+    ]
+    return panel_pages(panels, x, y, f"Stability gap, {board.title}", width, key=key)

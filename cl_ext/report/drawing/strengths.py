@@ -1,6 +1,6 @@
 """How accuracy depends on one hyper-parameter: every seed, the mean, the chosen value, naive and joint training."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from cl_ext.metrics.matrix import FloatArray
@@ -46,7 +46,29 @@ def places(values: FloatArray) -> FloatArray:
     return np.where(values > 0, values, least)
 
 
-@board_figure(needs="one method with several values of a numeric hyper-parameter")
+def _hint(
+    boards: Sequence[Board],
+    method: str | None = None,
+    hyperparameter: str | None = None,
+    chosen: float | Mapping[str, float] | None = None,
+    column: str = "accuracy",
+) -> str:
+    """What a call that found no sweep may have meant."""
+    del chosen
+    cells = pd.concat([board.cells for board in boards]) if boards else pd.DataFrame(columns=["method"])
+    if column not in cells:
+        return f"; no finished cell has a column {column!r}"
+    if method is not None and method not in set(cells["method"]):
+        return f"; no finished cell is of {method!r}, they are of {', '.join(sorted(set(cells['method']))) or 'none'}"
+    own = cells if method is None else cells[cells["method"].eq(method)]
+    numbers = [name for name in _settings(own) if own[name].notna().any() and _numeric(own[name])]
+    if hyperparameter is not None and f"hp.{hyperparameter}" not in numbers:
+        there = ", ".join(name.removeprefix("hp.") for name in numbers) or "none"
+        return f"; {repr(method) if method else 'no method'} has no number {hyperparameter!r}, there are {there}"
+    return f"; where other hyper-parameters differ too, or only {_LEAST_VALUES - 1} values were tried, name both"
+
+
+@board_figure("one method with several values of a numeric hyper-parameter", hint=_hint)
 def strength_sensitivity(
     board: Board,
     width: float,
@@ -91,7 +113,7 @@ def _page(
     width: float,
 ) -> style.Page:
     title = f"{method}: {column.replace('_', ' ')} against {setting}, {board.title}"
-    title += "\ncrosses: a seed failed there" if len(failed) else ""
+    title += "\ndots: seeds, circles: mean of all seeds" + (", crosses: a seed failed there" if len(failed) else "")
     others = [name for name in _settings(cells) if name != f"hp.{setting}" and cells[name].astype(str).nunique() > 1]
     groups = list(cells.groupby([cells[name].astype(str) for name in others])) if others else [((), cells)]
     bounds = {}

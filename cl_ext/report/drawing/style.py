@@ -1,7 +1,6 @@
 """How every figure looks, and how it is saved: for print, legible without colour, fonts embedded."""
 
 import re
-import textwrap
 from contextlib import AbstractContextManager
 from functools import lru_cache
 from pathlib import Path
@@ -25,9 +24,12 @@ TALLEST = 9.3
 PALETTE: list[str] = sns.color_palette("colorblind").as_hex()
 METHOD, FRONTIER, *_ = PALETTE
 REFERENCE = "0.45"
-UNDEFINED = "0.88"
+UNDEFINED = "0.8"
 COLOUR_MAP = "cividis"
 DIVERGING = "RdBu"
+
+DOTS = 160
+"""Of a PNG to the inch."""
 
 TEXT, SMALL, LEAST = 7.0, 6.0, 4.5
 """Points: of titles and axes, of what is many, and the smallest that is used."""
@@ -131,9 +133,22 @@ def name_axes(axis: Axes, xlabel: str, ylabel: str) -> None:
 
 
 def wrapped(title: str, width: float, size: float = TEXT) -> str:
-    """A title in lines that fit `width` inches; its own line breaks stay."""
-    characters = max(8, int(width / text_width("n" * 20, size) * 21))
-    return "\n".join(textwrap.fill(line, characters) for line in title.splitlines())
+    """A title in lines that fit `width` inches, broken at spaces where there are any; its own line breaks stay."""
+    lines: list[str] = []
+    for given in title.splitlines():
+        lines.append("")
+        for word in given.split():
+            longer = f"{lines[-1]} {word}".lstrip()
+            if lines[-1] and text_width(longer, size) > width:
+                lines.append(word)
+            else:
+                lines[-1] = longer
+            while len(lines[-1]) > 1 and text_width(lines[-1], size) > width:
+                kept = len(lines[-1]) - 1
+                while kept > 1 and text_width(lines[-1][:kept], size) > width:
+                    kept -= 1
+                lines[-1:] = [lines[-1][:kept], lines[-1][kept:]]
+    return "\n".join(lines)
 
 
 def heading(figure: Figure, title: str, left: float = 0.06) -> float:
@@ -159,8 +174,8 @@ def heading_height(title: str, width: float, left: float = 0.06) -> float:
 
 
 def slug(*parts: str) -> str:
-    """A file name from names: lower case, anything but letters and digits as one hyphen."""
-    return "-".join(re.sub(r"[^a-z0-9]+", "-", part.lower()).strip("-") for part in parts if part)
+    """A file name from names: lower case, anything but letters and digits (of any script) as one hyphen."""
+    return "-".join(re.sub(r"[\W_]+", "-", part.lower()).strip("-") for part in parts if part)
 
 
 def save(figure: Figure, path: Path) -> list[Path]:
@@ -176,5 +191,5 @@ def save(figure: Figure, path: Path) -> list[Path]:
     pdf, png = path.with_name(f"{path.name}.pdf"), path.with_name(f"{path.name}.png")
     # No date of creation: the same records give the same bytes.
     figure.savefig(pdf, metadata={"CreationDate": None})
-    figure.savefig(png, dpi=160)
+    figure.savefig(png, dpi=DOTS)
     return [pdf, png]
