@@ -11,24 +11,24 @@ import argparse
 import sys
 from pathlib import Path
 
-from cl_ext.report import strength_sensitivity
-from cl_ext.report.drawing.style import save
-from cl_ext.report.tables.sweeps import sweep_table
-from cl_ext.study import Store, Study, StudyError, collect, run
-from cl_ext.study.progress import progress_for
-from cl_ext.study.reader import parse_seeds
-from cl_ext.study.sensitivity import Sweep, measured, parse_grid, parse_names, sweep_of
+from cl_ext._interrupt import interruptible
 
 from rich.console import Console
+
+with interruptible("sensitivity"):  # these take seconds
+    from cl_ext.report import strength_sensitivity
+    from cl_ext.report.drawing.style import save
+    from cl_ext.report.tables.sweeps import sweep_table
+    from cl_ext.study import Store, Study, StudyError, collect, run
+    from cl_ext.study.progress import progress_for
+    from cl_ext.study.reader import parse_seeds
+    from cl_ext.study.sensitivity import Sweep, measured, parse_grid, parse_names, sweep_of
 
 
 def _sweep(arguments: argparse.Namespace) -> Sweep:
     """The sweep that the command line asks for."""
     study = Study.load(arguments.study, arguments.data_root)
-    try:
-        seeds = None if arguments.seeds is None else parse_seeds(arguments.seeds)
-    except ValueError as error:
-        raise StudyError(f"--seeds: {error}") from None
+    seeds = None if arguments.seeds is None else parse_seeds(arguments.seeds)
     scenarios = None if arguments.scenarios is None else parse_names(arguments.scenarios)
     grid = parse_grid(arguments.grid)
     return sweep_of(study, arguments.method, arguments.hyperparameter, grid, scenarios, seeds)
@@ -60,9 +60,6 @@ def main() -> int:
     except StudyError as error:
         print(f"sensitivity: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("sensitivity: interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
     store, frame = Store(out), collect(out, study=sweep.name)
     tables = []
     for scenario in sweep.scenarios:
@@ -79,4 +76,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with interruptible("sensitivity"):
+        sys.exit(main())

@@ -49,6 +49,9 @@ class ScenarioCrossEntropy(SupervisedPlugin):
     def excluded(self, targets: Tensor, classes: int) -> Tensor | None:
         """The classes left out for each sample: `(B, K)` or `(K,)` booleans, None where none is."""
         if self._excluded is not None:
+            missing = classes - len(self._excluded)
+            if missing > 0:  # a stream's beginning, under the head of the whole: no known task has the other classes
+                self._excluded = functional.pad(self._excluded, (0, missing, 0, missing), value=True)
             if self._excluded.device != targets.device:
                 self._excluded = self._excluded.to(targets.device)
             return self._excluded[targets, :classes]

@@ -27,7 +27,7 @@ _GATE = {
     "lwf_lambda": strength(1.0, -3, 3, "weight of the distillation, no T^2"),
     "temperature": HyperParameter(2.0, search=(1.0, 2.0, 4.0), low=1e-3, note="T of the distillation"),
     "form": HyperParameter("pca", choices=("sigmoid", "linear", "pca"), note="auto-encoders; sigmoid: the paper's"),
-    "code_size": HyperParameter(30, search=(10, 30, 100), low=1, note="units of an auto-encoder's code"),
+    "code_size": HyperParameter(30, search=(10, 30, 100), low=1, note="units of a code, fewer than a sample has"),
     "gate_epochs": HyperParameter(10, search=(5, 10, 100), low=1, note="passes; the paper: 100; none for pca"),
     "gate_lr": HyperParameter(0.01, search=(0.01, 0.1), low=1e-9, note="AdaGrad's learning rate"),
     "gate_batch_size": HyperParameter(64, search=(12, 64), low=1, note="samples of its step; the paper: 12"),

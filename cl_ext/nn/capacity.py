@@ -14,7 +14,11 @@ def nonzero(tensors: Iterable[Tensor]) -> int:
 
 @torch.no_grad()
 def capacity(networks: Iterable[nn.Module]) -> dict[str, Any]:
-    """Counts parameters.
+    """Counts parameters, which are what an optimizer can train.
+
+    A network's buffers are none: a finished task's own biases and batch norm, ownership masks, the auto-encoders of
+    Expert Gate, running statistics, the weights with which heads or columns begin. What of it a method adds to the
+    network is in its plugin's `extra_bytes()`.
 
     Args:
         networks: What is needed to predict. One that has `effective(task)`, the tensors with which it predicts for a

@@ -1,8 +1,9 @@
 """Phases inside one experience: a plugin trains some parameters for some epochs or iterations, then others.
 
 A plugin runs phases from `before_training_exp` and `after_training_exp` of any strategy; the strategy's own epochs are
-the main phase between them. Every epoch goes through the strategy's own callbacks, so that metrics, schedules, other
-plugins and periodic evaluation see it.
+the main phase between them. Every epoch goes through the strategy's own callbacks, so that metrics, other plugins and
+periodic evaluation see it. Learning-rate schedules are for the strategy's own epochs alone: see
+`cl_ext.nn.schedules`, in whose `ScheduleState.phase` a method's phases run.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -10,12 +10,13 @@ from typing import Any
 from cl_ext.nn.holdout import split
 from cl_ext.nn.phases import run_epochs, run_iterations, train_all
 from cl_ext.nn.picking import Picks, mask_rate
+from cl_ext.nn.schedules import check_schedules
 from cl_ext.nn.snapshot import Snapshot
 from cl_ext.nn.sparsity import allowed_share
 from cl_ext.plugins.checks import check_count, check_number
 from cl_ext.plugins.cpg_goal import Goal, Goals, check_goal
 from cl_ext.plugins.cpg_growth import base_widths, grow, grown_widths
-from cl_ext.plugins.cpg_phases import MeasuredPhases
+from cl_ext.plugins.cpg_phases import MeasuredPhases, check_ladder
 
 import torch
 
@@ -90,7 +91,7 @@ class CPGPlugin(MeasuredPhases):
             mask_lr: Adam's learning rate of the masks in the first stage, >= 0; a fifth of it after half of the epochs,
                 and 0 after 70 % of them where the task has weights of its own.
             retrain_mask_lr: that of the third stage, >= 0.
-            lr_factor: of the learning rate in the second and third stage, > 0.
+            lr_factor: of the experience's first learning rate in the later stages, > 0; no schedule steps there.
             hold_out: the share of an experience's samples that are held out, in [0, 1). With 0, or a single sample,
                 decisions are taken on the training samples.
             tasks: the number of tasks, >= 1, if it is known: it says what a task that misses its goal at the largest
@@ -108,9 +109,7 @@ class CPGPlugin(MeasuredPhases):
         self.tolerance = check_number(owner, "tolerance", tolerance, 0.0)
         self.max_width = check_number(owner, "max_width", max_width, 1.0)
         self.grow_step = check_number(owner, "grow_step", grow_step, 0.0, above=True)
-        self.ladder = tuple(check_number(owner, "ladder", ratio, 0.0, 1.0, above=True) for ratio in ladder)
-        if any(a >= b for a, b in zip((0.0, *self.ladder), (*self.ladder, 1.0), strict=True)):
-            raise ValueError(f"{owner}: ladder must be rising numbers in (0, 1), got {tuple(ladder)}")
+        self.ladder = check_ladder(owner, ladder)
         self.prune_epochs = check_number(owner, "prune_epochs", prune_epochs, 0.0)
         self.recover_epochs = check_number(owner, "recover_epochs", recover_epochs, 0.0)
         self.retrain_epochs = check_number(owner, "retrain_epochs", retrain_epochs, 0.0)
@@ -183,13 +182,15 @@ class CPGPlugin(MeasuredPhases):
 
         Raises:
             TypeError: if the network is to grow, and cannot.
-            ValueError: if it is to grow and the optimizer has several groups, or the goals lack the task.
+            ValueError: if it is to grow and the optimizer has several groups or a schedule `first_epoch_only`, or the
+                goals lack the task.
         """
         network = self.network(strategy)
-        if self.max_width > 1.0 and len(strategy.optimizer.param_groups) != 1:
-            raise ValueError("CPGPlugin refills the optimizer when it grows: give it all parameters in one group")
-        if self.max_width > 1.0 and not self._base:
-            self._base = base_widths(network)
+        if self.max_width > 1.0:
+            if len(strategy.optimizer.param_groups) != 1:
+                raise ValueError("CPGPlugin refills the optimizer when it grows: give it all parameters in one group")
+            check_schedules(strategy, "CPGPlugin")
+            self._base = self._base or base_widths(network)
         self._goals.prepare(network)
         task = self.begin(strategy)
         self._goal = max(0.0, self._goals.of(strategy, task, self._held) - self.tolerance)
@@ -208,8 +209,7 @@ class CPGPlugin(MeasuredPhases):
         strategy.optimizer.state.clear()
         self.hold()
         steps = len(strategy.dataloader)
-        owns = any(bool(owned.any()) for owned in self.owned().values())
-        total = max(1, steps * strategy.train_epochs)
+        owns, total = self.owns(), max(1, steps * strategy.train_epochs)
         self.begin_phase(steps, mask_lr=lambda step: self.mask_lr * mask_rate(step / total, owns))
 
     # ---- the end of a task -----------------------------------------------------------------------------------------
@@ -217,7 +217,7 @@ class CPGPlugin(MeasuredPhases):
     def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Grows while it has to, compacts, picks anew, and ends the task."""
         held = self._grow_until_good(strategy)
-        if any(bool(owned.any()) for owned in self.owned().values()):
+        if self.owns():
             held = self._climb(strategy, held)
             if self.now > 1 and self.retrain_epochs > 0:
                 held = self._retrain(strategy, held)
@@ -232,7 +232,8 @@ class CPGPlugin(MeasuredPhases):
                 self._start = None
                 return held
             self._widen(strategy)
-            run_epochs(strategy, strategy.train_epochs)
+            with self.begun.again(strategy):
+                run_epochs(strategy, strategy.train_epochs)
 
     def _widen(self, strategy: Any) -> None:
         """Goes back to where the task began, widens the network and begins again."""
@@ -292,17 +293,11 @@ class CPGPlugin(MeasuredPhases):
         return held
 
     def _finish(self, strategy: Any, held: float) -> None:
-        picked = 1.0
-        if self._picks is not None:
-            chosen = self._picks.chosen().values()
-            picked = sum(int(c.sum()) for c in chosen) / max(1, sum(c.numel() for c in chosen))
-        decision = self.decisions[-1] | {"held": held, "width": self.width, "picked": picked}
+        decision = self.decisions[-1] | {"held": held, "width": self.width, "picked": self.picked()}
         self.decisions[-1] = decision
-        self.publish(strategy, "Goal", self._goal)
-        self.publish(strategy, "HeldOut", held)
-        self.publish(strategy, "Width", self.width)
+        for quantity, name in (("Goal", "goal"), ("HeldOut", "held"), ("Width", "width"), ("Picked", "picked")):
+            self.publish(strategy, quantity, decision[name])
         self.publish(strategy, "Ratio", decision.get("ratio", 0.0))
-        self.publish(strategy, "Picked", picked)
         self.close(strategy)
         self._picks = self._mask_optimizer = self._start = self._held = None
         self.begin_phase(1)

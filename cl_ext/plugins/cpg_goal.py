@@ -8,6 +8,7 @@ from typing import Any, Literal
 from cl_ext.models.expansion import ExpandableNetwork
 from cl_ext.nn.holdout import accuracy
 from cl_ext.nn.passes import preserved_random_state
+from cl_ext.nn.schedules import ScheduleCopies
 from cl_ext.nn.scheme import Scheme
 from cl_ext.plugins.checks import check_number
 
@@ -104,8 +105,9 @@ def single_task_accuracy(
 ) -> float:
     """Trains a network for one task alone, as the strategy would train it, and returns its accuracy on `held`.
 
-    Its optimizer is of the kind and with the options of the strategy's; the epochs are the strategy's, of the same
-    training samples. Nothing of the strategy changes, and neither do the global random states.
+    Its optimizer is of the kind and with the options of the strategy's, with copies of its learning-rate schedules; the
+    epochs are the strategy's, of the same training samples. A schedule that follows a validation loss rests here, where
+    there is none. Nothing of the strategy changes, and neither do the global random states.
 
     Args:
         strategy: in `before_training_exp`.
@@ -121,6 +123,7 @@ def single_task_accuracy(
     known = set(inspect.signature(kind).parameters) - {"params"}  # schedulers put further entries into the group
     options = {name: value for name, value in strategy.optimizer.param_groups[0].items() if name in known}
     optimizer = kind(network.parameters(), **options)
+    schedules = ScheduleCopies(strategy, optimizer)
     dataset = strategy.adapted_dataset
     with preserved_random_state(), torch.enable_grad():
         loader: DataLoader[Any] = DataLoader(
@@ -130,6 +133,9 @@ def single_task_accuracy(
         for _ in range(strategy.train_epochs):
             for x, y, *_rest in loader:
                 optimizer.zero_grad()
-                strategy._criterion(network(x.to(strategy.device), task), y.to(strategy.device)).backward()
+                loss = strategy._criterion(network(x.to(strategy.device), task), y.to(strategy.device))
+                loss.backward()
                 optimizer.step()
+                schedules.after_iteration(loss, x)
+            schedules.after_epoch()
     return accuracy(network, held, task, strategy.eval_mb_size, strategy.device)

@@ -1,7 +1,7 @@
 """The phases of CPG: training with masks, pruning while it trains, and accuracies to decide by."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -9,6 +9,7 @@ from cl_ext.nn.holdout import accuracy
 from cl_ext.nn.phases import run_iterations
 from cl_ext.nn.picking import Picks
 from cl_ext.nn.sparsity import cubic_sparsity, smallest_owned
+from cl_ext.plugins.checks import check_number
 from cl_ext.plugins.masked import MaskedPlugin
 
 import torch
@@ -21,6 +22,19 @@ def _never(step: int) -> None:
 
 def _resting(step: int) -> float:
     return 0.0
+
+
+def check_ladder(owner: str, ladder: Sequence[float]) -> tuple[float, ...]:
+    """Returns ratios that rise and lie in (0, 1).
+
+    Raises:
+        TypeError: if one is no number.
+        ValueError: if they are something else.
+    """
+    ratios = tuple(check_number(owner, "ladder", ratio, 0.0, 1.0, above=True) for ratio in ladder)
+    if any(a >= b for a, b in zip((0.0, *ratios), (*ratios, 1.0), strict=True)):
+        raise ValueError(f"{owner}: ladder must be rising numbers in (0, 1), got {tuple(ladder)}")
+    return ratios
 
 
 class MeasuredPhases(MaskedPlugin):
@@ -43,6 +57,17 @@ class MeasuredPhases(MaskedPlugin):
         yield from self.scheme.owners.buffers()
         if self._picks is not None:
             yield from self._picks.masks.values()
+
+    def owns(self) -> bool:
+        """Whether the task that is being trained has weights of its own."""
+        return any(bool(owned.any()) for owned in self.owned().values())
+
+    def picked(self) -> float:
+        """The share of earlier tasks' weights that the task uses."""
+        if self._picks is None:
+            return 1.0
+        chosen = self._picks.chosen().values()
+        return sum(int(entries.sum()) for entries in chosen) / max(1, sum(entries.numel() for entries in chosen))
 
     def begin_phase(
         self,

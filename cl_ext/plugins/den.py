@@ -12,13 +12,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cl_ext.models.expansion import ExpandableNetwork
-from cl_ext.nn.chain import Stage
 from cl_ext.nn.heads import Head
-from cl_ext.nn.ownership import Hold
 from cl_ext.nn.passes import evaluation_mode
 from cl_ext.nn.phases import run_epochs, run_iterations, train_all, training_only
+from cl_ext.nn.schedules import ScheduleState, check_schedules
 from cl_ext.nn.scheme import Scheme
-from cl_ext.nn.splitting import Outgoing, drift, drifted
+from cl_ext.nn.splitting import Outgoing, drifted
 from cl_ext.nn.stamped import Stamped
 from cl_ext.plugins import den_phases as phases
 from cl_ext.plugins import den_rules as rules
@@ -141,15 +140,22 @@ class DENPlugin(ExpandablePlugin):
         self.history: list[dict[str, Any]] = []
         self._rules: Rules | None = None
         self._before: Before | None = None
-        self._bytes = 0
+        self._begun: ScheduleState | None = None
+        self._bytes = self._kept = 0
 
     # ---- before the strategy's own epochs ------------------------------------------------------------------------
 
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Begins the task: of the first one only the rules, of later ones the sparse head and the selection."""
+        """Begins the task: of the first one only the rules, of later ones the sparse head and the selection.
+
+        Raises:
+            TypeError: if the network cannot be trained by this plugin.
+            ValueError: if a layer is frozen, a schedule is `first_epoch_only`, or the task has no label of its own.
+        """
         network = self.network(strategy)
         stages = network.stages
         phases.check_stages(stages)
+        check_schedules(strategy, "DENPlugin")
         task = self.begin_task(strategy)
         if type(network.scheme) is Scheme:
             network.scheme = Stamped(self.stamp).to(strategy.device)
@@ -163,24 +169,17 @@ class DENPlugin(ExpandablePlugin):
         head = network.heads[task]
         weights = rules.weights_of(stages, head)
         if len(self.tasks) == 1:
-            self._begin_record(task, stages, [stage.units for stage in stages])
+            self.history.append(phases.begun_record(task, stages, [stage.units for stage in stages]))
             self._rules = Rules(weights, self.l2, shrink=rules.shrinking(weights, self.mu))
             return
-        self._before = Before.of(stages)
+        self._before, self._begun = Before.of(stages), ScheduleState(strategy)
         with evaluation_mode(network.features):
             sparse = Rules([head.weight], self.l2, shrink=rules.shrinking([head.weight], self.mu))
             self._run(strategy, self.head_share, list(head.parameters()), sparse)
         chosen, read = phases.select(stages, head, self.eps)
-        self._begin_record(task, stages, [int(units.sum()) for units in chosen], read)
+        self.history.append(phases.begun_record(task, stages, [int(units.sum()) for units in chosen], read))
         self._rules = Rules(weights, self.l2, hold=rules.hold_unselected(network, stages, head, chosen))
         self._count_bytes()
-
-    def _begin_record(
-        self, task: int, stages: Sequence[Stage], selected: Sequence[int], head_reads: bool = True
-    ) -> None:
-        layers = {stage.name: {"selected": count, "added": 0, "split": 0, "drift": 0.0, "units": stage.units}
-                  for stage, count in zip(stages, selected, strict=True)}  # fmt: skip
-        self.history.append({"task": task, "head_reads": head_reads, "loss": None, "grew": False, "layers": layers})
 
     def _note(self, quantity: str, values: Sequence[float]) -> None:
         for layer, value in zip(self.history[-1]["layers"].values(), values, strict=True):
@@ -195,13 +194,15 @@ class DENPlugin(ExpandablePlugin):
 
     def after_update(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Takes the proximal step, and puts back what the phase does not train."""
+        super().after_update(strategy)
         if self._rules is not None:
             self._rules.finish(self.prox_step or strategy.optimizer.param_groups[0]["lr"])
 
     def _run(self, strategy: Any, share: float, parameters: list[nn.Parameter], chosen: Rules) -> None:
-        """Trains some parameters under chosen rules for a share of a phase's iterations."""
+        """Trains some parameters under chosen rules for a share of a phase's iterations, at the begin's rate."""
+        assert self._begun is not None  # set when the task began
         self._rules = chosen
-        with training_only(strategy, parameters):
+        with self._begun.phase(strategy), training_only(strategy, parameters):
             if self.iterations is None and share == 1.0:
                 run_epochs(strategy, strategy.train_epochs)
             elif share:
@@ -218,17 +219,19 @@ class DENPlugin(ExpandablePlugin):
         head = network.heads[task]
         if self._before is not None:
             record["loss"] = phases.mean_loss(strategy, network)
+            self.check_loss(strategy, record["loss"], "den_lambda")
             if self.expand and (self.constant or record["loss"] > self.tau):
                 self._expand(strategy, network, head, self._before)
             if self.split:
                 self._split(strategy, network, head, self._before)
             train_all(strategy)  # layers have new tensors
-        self._before = None
+        self._before = self._begun = None
         stages = network.stages
         self._note("units", [stage.units for stage in stages])
         scheme = network.scheme
         assert isinstance(scheme, Stamped)  # set when the task began
         scheme.stamp(stages, task)
+        self._kept = sum(tensor.nbytes for tensor in scheme.buffers())
         self.experiences += 1
         self._publish(strategy, record)
 
@@ -248,9 +251,10 @@ class DENPlugin(ExpandablePlugin):
 
     def _split(self, strategy: Any, network: ExpandableNetwork, head: Head, before: Before) -> None:
         stages = network.stages
-        self._run(strategy, self.drift_share, rules.trained(network, head), self._pulled(network, head, before, None))
-        rho = [drift(stage.layer.weight.detach(), None if stage.layer.bias is None else stage.layer.bias.detach(), w, b)
-               for stage, w, b in zip(stages, before.weights, before.biases, strict=True)]  # fmt: skip
+        strengths = self.l2, self.den_lambda, self.mu
+        pulled = rules.pulled_back(stages, head, before, *strengths)
+        self._run(strategy, self.drift_share, rules.trained(network, head), pulled)
+        rho = rules.drifts(stages, before)
         chosen = [drifted(each, self.sigma, self.max_splits) for each in rho]
         self._note("split", [len(rows) for rows in chosen])
         self._note("drift", [float(each.max()) for each in rho])
@@ -259,18 +263,9 @@ class DENPlugin(ExpandablePlugin):
         phases.split(network, stages, head, before, chosen, self.split_outgoing, self._generator)
         hold = None
         if self.freeze_restored:
-            exact = [each == 0 for each in rho]
-            for units, rows in zip(exact, chosen, strict=True):
-                units[rows] = True
-            hold = rules.hold_units(stages, before, exact)
-        again = self._pulled(network, head, before, hold)
+            hold = rules.hold_restored(stages, before, rho, chosen)
+        again = rules.pulled_back(network.stages, head, before, *strengths, hold)
         self._run(strategy, self.retrain_share, rules.trained(network, head), again)
-
-    def _pulled(self, network: ExpandableNetwork, head: Head, before: Before, hold: Hold | None) -> Rules:
-        stages = network.stages
-        weights = rules.weights_of(stages, head)
-        layers, old = rules.old_tensors(stages, before)
-        return Rules(weights, self.l2, layers, old, self.den_lambda, rules.shrinking(weights, self.mu), hold)
 
     def _publish(self, strategy: Any, record: Mapping[str, Any]) -> None:
         if record["loss"] is not None:
@@ -288,8 +283,8 @@ class DENPlugin(ExpandablePlugin):
         self._bytes = before + (0 if hold is None else hold.extra_bytes())
 
     def extra_bytes(self) -> int:
-        """Bytes held beside the network while the latest task was trained; between tasks there are none."""
-        return self._bytes
+        """Bytes held beside the network while the latest task was trained, and what ended tasks keep of their own."""
+        return self._bytes + self._kept
 
     def state_dict(self) -> dict[str, Any]:
         """Adds the history and the generator of new units' weights."""
@@ -297,6 +292,7 @@ class DENPlugin(ExpandablePlugin):
             "history": copy.deepcopy(self.history),
             "generator": self._generator.get_state(),
             "bytes": self._bytes,
+            "kept": self._kept,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -304,4 +300,4 @@ class DENPlugin(ExpandablePlugin):
         super().load_state_dict(state)
         self.history = copy.deepcopy(state["history"])
         self._generator.set_state(state["generator"])
-        self._bytes = int(state["bytes"])
+        self._bytes, self._kept = int(state["bytes"]), int(state["kept"])

@@ -35,6 +35,17 @@ def check_stages(stages: Sequence[Stage]) -> None:
             )
 
 
+def begun_record(
+    task: int, stages: Sequence[Stage], selected: Sequence[int], head_reads: bool = True
+) -> dict[str, Any]:
+    """A task's record at its begin; `selected` units of each hidden layer."""
+    layers = {
+        stage.name: {"selected": count, "added": 0, "split": 0, "drift": 0.0, "units": stage.units}
+        for stage, count in zip(stages, selected, strict=True)
+    }
+    return {"task": task, "head_reads": head_reads, "loss": None, "grew": False, "layers": layers}
+
+
 @torch.no_grad()
 def select(stages: Sequence[Stage], head: Head, eps: float) -> tuple[list[Tensor], bool]:
     """The units that a head depends on, by hidden layer (n_l,) booleans; all where the head reads none.

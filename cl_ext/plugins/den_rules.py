@@ -10,6 +10,7 @@ from cl_ext.nn.heads import Head
 from cl_ext.nn.ownership import Hold
 from cl_ext.nn.proximal import sparse_group_, sparsify_
 from cl_ext.nn.reachability import block_mask
+from cl_ext.nn.splitting import drift
 
 import torch
 from torch import Tensor, nn
@@ -145,6 +146,14 @@ def hold_units(stages: Sequence[Stage], before: Before, units: Sequence[Tensor])
     return Hold(parameters, entries)
 
 
+def hold_restored(stages: Sequence[Stage], before: Before, moved: Sequence[Tensor], split: Sequence[Tensor]) -> Hold:
+    """Holds the old units that are as before the task: what has not `moved`, (n_l,), and what was `split`, (r_l,)."""
+    units = [each == 0 for each in moved]
+    for rows, chosen in zip(units, split, strict=True):
+        rows[chosen] = True
+    return hold_units(stages, before, units)
+
+
 def old_tensors(stages: Sequence[Stage], before: Before) -> tuple[list[Tensor], list[Tensor]]:
     """The layers' weights and biases, and what they were before the task."""
     pairs: list[tuple[Tensor, Tensor]] = []
@@ -153,6 +162,24 @@ def old_tensors(stages: Sequence[Stage], before: Before) -> tuple[list[Tensor], 
         if stage.layer.bias is not None and bias is not None:
             pairs.append((stage.layer.bias, bias))
     return [parameter for parameter, _ in pairs], [tensor for _, tensor in pairs]
+
+
+def pulled_back(
+    stages: Sequence[Stage], head: Head, before: Before, l2: float, pull: float, mu: float, hold: Hold | None = None
+) -> Rules:
+    """What phases do that train all weights: l2, a pull to those of before, and l1."""
+    weights = weights_of(stages, head)
+    layers, old = old_tensors(stages, before)
+    return Rules(weights, l2, layers, old, pull, shrinking(weights, mu), hold)
+
+
+def drifts(stages: Sequence[Stage], before: Before) -> list[Tensor]:
+    """How far the old units have moved: (n_l,) a hidden layer."""
+    layers = [stage.layer for stage in stages]
+    return [
+        drift(layer.weight.detach(), None if layer.bias is None else layer.bias.detach(), weight, bias)
+        for layer, weight, bias in zip(layers, before.weights, before.biases, strict=True)
+    ]
 
 
 def shrinking_new(

@@ -62,7 +62,8 @@ class ExpertGatePlugin(MethodPlugin):
                 its auto-encoder is the better one even on the new task's samples. To never teach: `lwf_lambda=0`.
             lwf_lambda: strength of the distillation, >= 0.
             temperature: T of the distillation, > 0.
-            code_size: C, units of an auto-encoder's code, >= 1; below the number of features to be under-complete.
+            code_size: C, units of an auto-encoder's code, >= 1, and fewer than the gate's features: one that can
+                reconstruct everything tells no tasks apart.
             gate_epochs: passes of an auto-encoder over its experience, >= 1.
             gate_lr: AdaGrad's learning rate, > 0.
             gate_batch_size: samples of an auto-encoder's step, >= 1.
@@ -119,7 +120,8 @@ class ExpertGatePlugin(MethodPlugin):
 
         Raises:
             TypeError: if the network is not one of experts.
-            ValueError: if there is nothing to train, or labels are to choose experts and do not tell them apart.
+            ValueError: if there is nothing to train; if labels are to choose experts and do not tell them apart; if
+                codes are as large as what they code; or if relatedness is undefined.
         """
         network = self._network(strategy)
         labels = [int(label) for label in getattr(strategy.experience, "task_labels", [0])]
@@ -170,7 +172,12 @@ class ExpertGatePlugin(MethodPlugin):
         self, network: ExpertNetwork, raw: Tensor, y: Tensor, generator: torch.Generator
     ) -> tuple[GateCode, Tensor, Tensor]:
         """The new auto-encoder, the mean errors of all on held-out samples (E + 1,), and these samples' features."""
-        gate = network.gate
+        gate, features = network.gate, raw.shape[1]
+        if self.code_size >= features:
+            raise ValueError(
+                f"{type(self).__name__}: code_size is {self.code_size} and the gate has {features} features of a "
+                "sample; auto-encoders that are to tell tasks apart need fewer units than features"
+            )
         aside = held_out(y.cpu(), self.validation, generator).to(raw.device)
         held, kept = raw, raw
         if len(aside):  # one sample alone is both
@@ -192,6 +199,13 @@ class ExpertGatePlugin(MethodPlugin):
         if len(errors) == 1:
             return 0, False
         related = relatedness(errors[:-1], errors[-1])
+        if bool(related.isnan().any()):
+            listed = ", ".join(f"{float(error):g}" for error in errors)
+            raise ValueError(
+                f"{type(self).__name__}: relatedness is undefined for the mean reconstruction errors {listed} of this "
+                "experience's held-out samples (its own auto-encoder's is the last); they must be finite, and the last "
+                "not 0 together with another"
+            )
         source = int(related.argmax())
         value = float(related[source])
         teaches = value > self.threshold and self.lwf_lambda > 0.0 and len(strategy.model.classes(source)) > 1

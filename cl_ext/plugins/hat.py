@@ -89,8 +89,14 @@ class HATPlugin(ExpandablePlugin):
         self._batch, self._used = 0, 0.0
 
     def extra_bytes(self) -> int:
-        """Returns the memory held beside the network, in bytes: masks, the weights before a step, cumulative gates."""
-        return (0 if self._mask is None else self._mask.bytes()) + (0 if self._A is None else self._A.nbytes)
+        """Returns the memory held beside the weights, in bytes.
+
+        Masks, the weights before a step, cumulative gates, and the finished tasks' batch norm; their gates are
+        parameters of the network.
+        """
+        norms = sum(tensor.nbytes for tensor in self._scheme.norms.buffers())
+        masks = (0 if self._mask is None else self._mask.bytes()) + (0 if self._A is None else self._A.nbytes)
+        return norms + masks
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the whole state between two experiences; the gates are the network's."""
@@ -105,22 +111,33 @@ class HATPlugin(ExpandablePlugin):
         """Makes the task's embedding, before Avalanche collects the parameters that it trains."""
         network = self.network(strategy)
         stages = network.stages
+        self._check_scheme(network)
         task = self.begin_task(strategy)
         self._scheme = self._own_scheme(network)
         e = torch.randn(sum(stage.units for stage in stages), generator=self._draws)
         self._e = self._scheme.begin(task, e.clamp(-self.clamp, self.clamp).to(stages[0].layer.weight))
 
-    def _own_scheme(self, network: ExpandableNetwork) -> Gated:
-        s_test = self.s_max if self.gates == "soft" else math.inf
+    @property
+    def _s_test(self) -> float:
+        return self.s_max if self.gates == "soft" else math.inf
+
+    def _check_scheme(self, network: ExpandableNetwork) -> None:
         scheme = network.scheme
-        if type(scheme) is Scheme and not network.tasks:
-            network.scheme = scheme = Gated(s_test).to(next(network.features.parameters()).device)
-            scheme.train(network.training)
         if not isinstance(scheme, Gated):
-            raise TypeError(f"HATPlugin needs a network that no other method has trained; this one is {scheme.label!r}")
-        if float(scheme.s_test) != s_test:
-            raise ValueError(f"HATPlugin: the network's gates have the slope {float(scheme.s_test):g}, not {s_test:g}")
-        return scheme
+            if type(scheme) is not Scheme or network.tasks:
+                raise TypeError(
+                    f"HATPlugin needs a network that no other method has trained; this one is {scheme.label!r}"
+                )
+        elif float(scheme.s_test) != self._s_test:
+            raise ValueError(
+                f"HATPlugin: the network's gates have the slope {float(scheme.s_test):g}, not {self._s_test:g}"
+            )
+
+    def _own_scheme(self, network: ExpandableNetwork) -> Gated:
+        if not isinstance(network.scheme, Gated):
+            network.scheme = Gated(self._s_test).to(next(network.features.parameters()).device)
+            network.scheme.train(network.training)
+        return network.scheme
 
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Rests the heads of earlier tasks, and takes the masks that their gates give."""
@@ -149,6 +166,7 @@ class HATPlugin(ExpandablePlugin):
 
     def before_backward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Adds c R to the loss."""
+        super().before_backward(strategy)
         used = used_share(gate(self._e, self._s), self._A)
         strategy.loss += self.hat_lambda * used
         self._used += float(used.detach())
@@ -168,6 +186,7 @@ class HATPlugin(ExpandablePlugin):
 
     def after_update(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Takes back what the gates of earlier tasks do not let through, and clamps the embedding."""
+        super().after_update(strategy)
         if self._mask is not None:
             self._mask.apply()
         with torch.no_grad():

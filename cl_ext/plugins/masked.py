@@ -7,6 +7,7 @@ from typing import Any, Literal
 from cl_ext.models.expansion import ExpandableNetwork
 from cl_ext.nn.masked import MaskedScheme, biases_of, weights_of
 from cl_ext.nn.ownership import Hold
+from cl_ext.nn.schedules import ScheduleState
 from cl_ext.nn.scheme import Scheme
 from cl_ext.nn.task_norm import norms_of
 from cl_ext.plugins.architecture import ExpandablePlugin
@@ -36,6 +37,7 @@ class MaskedPlugin(ExpandablePlugin):
         self._network: ExpandableNetwork | None = None
         self._scheme: MaskedScheme | None = None
         self._hold: Hold | None = None
+        self._begun: ScheduleState | None = None
         self._task = 0
 
     @property
@@ -49,6 +51,12 @@ class MaskedPlugin(ExpandablePlugin):
         """The features that the tasks share."""
         assert self._network is not None, "the plugin has not trained yet"
         return self._network.features
+
+    @property
+    def begun(self) -> ScheduleState:
+        """The rates and schedules with which the experience began."""
+        assert self._begun is not None, "no experience has begun"
+        return self._begun
 
     @property
     def now(self) -> int:
@@ -110,6 +118,7 @@ class MaskedPlugin(ExpandablePlugin):
             )
         self._network, self._scheme, self._task = network, network.scheme, task
         self.scheme.owners.claim(self.now)
+        self._begun = ScheduleState(strategy)
         for other in network.heads.tasks:
             if other != task:
                 network.heads[other].requires_grad_(False)
@@ -146,17 +155,13 @@ class MaskedPlugin(ExpandablePlugin):
 
     @contextmanager
     def phase(self, strategy: Any, lr_factor: float = 1.0) -> Iterator[None]:
-        """A further phase of training: the optimizer's state is fresh, and its learning rates are multiplied."""
-        groups = strategy.optimizer.param_groups
-        before = [group["lr"] for group in groups]
+        """A further phase: the optimizer's state is fresh, the rate `lr_factor` times that of the experience's begin.
+
+        Schedules rest within it, and all rates are as before it afterwards.
+        """
         strategy.optimizer.state.clear()
-        for group in groups:
-            group["lr"] = group["lr"] * lr_factor
-        try:
+        with self.begun.phase(strategy, lr_factor):
             yield
-        finally:
-            for group, lr in zip(groups, before, strict=True):
-                group["lr"] = lr
 
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Begins the experience's task."""
@@ -170,13 +175,14 @@ class MaskedPlugin(ExpandablePlugin):
 
     def after_update(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Puts back what the optimizer must not move."""
+        super().after_update(strategy)
         if self._hold is not None:
             self._hold.restore()
 
     def close(self, strategy: Any) -> None:
         """Ends the task: from now on its part is read from masks and copies, and never changes."""
         self.scheme.close(self.features, self._task, self.own_tensors())
-        self._hold = None
+        self._hold = self._begun = None
         free, *owned = self.scheme.owners.counts(self.now)
         total = free + sum(owned)
         self.publish(strategy, "Free", free / total)

@@ -11,7 +11,7 @@ from cl_ext.nn.chain import Stage
 from cl_ext.nn.net2net import deepen, draw_mapping, place_behind, widen
 from cl_ext.nn.parameters import trainable_parameters
 from cl_ext.nn.passes import batches, evaluation_mode, logits, preserved_random_state
-from cl_ext.nn.phases import options_of, train_all
+from cl_ext.nn.phases import train_all
 from cl_ext.plugins.base import MethodPlugin
 from cl_ext.plugins.checks import check_count, check_number
 
@@ -45,8 +45,9 @@ class Net2NetPlugin(MethodPlugin):
             wider: units that each hidden layer gains at a growth, in parts of the units that it began with, >= 0.
             deeper: identity layers put behind the last hidden layer at a growth, >= 0; for chains of layers.
             noise: standard deviation of what tells copies apart, in that of the layer's weights, >= 0.
-            lr_factor: the learning rate from the first growth on, in that of before, > 0. The paper's students, which
-                go on with the same data, take a tenth.
+            lr_factor: of the learning rate in each step from the first growth on, > 0, whatever a schedule makes of the
+                rate; between steps the optimizer has its own. The paper's students, which go on with the same data,
+                take a tenth.
             seed: of what is copied, and of the noise, >= 0.
 
         Raises:
@@ -62,6 +63,7 @@ class Net2NetPlugin(MethodPlugin):
         self.seed = check_count(owner, "seed", seed, low=0)
         self.widths: dict[str, int] = {}
         self._labels = 0
+        self._rates: list[Any] = []
 
     def extra_bytes(self) -> int:
         """Returns 0: nothing is kept beside the network."""
@@ -90,11 +92,10 @@ class Net2NetPlugin(MethodPlugin):
             place_behind(body.stages[-1])  # refuses now what it could not do later
         for group in body.groups:
             self.widths.setdefault(group.name, group.units)
-        if self.experiences and (self.wider or self.deeper):
+        if self._grows:
             self._grow(strategy, body)
 
     def _grow(self, strategy: Any, body: Body) -> None:
-        options = options_of(strategy)
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.experiences)
         for group in body.groups:
             more = round(self.wider * self.widths[group.name])
@@ -111,13 +112,26 @@ class Net2NetPlugin(MethodPlugin):
             deepen(body.root, stage, self._labels, statistics=statistics)
             body = Body(strategy.model)
             self.widths[body.stages[-1].name] = stage.units
-        if not self._grown_before:
-            options["lr"] = options["lr"] * self.lr_factor
-        train_all(strategy, **options)
+        train_all(strategy)
+
+    def before_update(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Lowers the learning rate for the step, once the network has grown."""
+        if self._grows:
+            # not in the optimizer between steps, where a schedule would lose it, or take it twice
+            self._rates = [group["lr"] for group in strategy.optimizer.param_groups]
+            for group in strategy.optimizer.param_groups:
+                group["lr"] = group["lr"] * self.lr_factor
+
+    def after_update(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Puts the learning rate back."""
+        if self._grows:
+            for group, lr in zip(strategy.optimizer.param_groups, self._rates, strict=True):
+                group["lr"] = lr
 
     @property
-    def _grown_before(self) -> bool:
-        return self.experiences > 1
+    def _grows(self) -> bool:
+        """Whether the network grows at the present experience, or has grown before it."""
+        return self.experiences > 0 and bool(self.wider or self.deeper)
 
     def _check_trainable(self, modules: list[nn.Module], name: str) -> None:
         if not all(parameter.requires_grad for module in modules for parameter in module.parameters()):

@@ -45,7 +45,8 @@ class PackNetPlugin(MaskedPlugin):
                 `tasks` own equally much: p_t = (T - t) / (T - t + 1). The paper has 0.5, then 0.75.
             retrain_epochs: epochs of the second phase, >= 0; where nothing was pruned there is none, but for the last
                 of `tasks`, which trains as long as the others.
-            retrain_lr_factor: of the learning rate in the second phase, > 0; 0.1 is the authors' code's.
+            retrain_lr_factor: the second phase's learning rate, which no schedule changes, in that with which the
+                experience began, > 0; 0.1 is the authors' code's.
             tasks: T >= 1, if it is known: the last task then keeps all. "equal" needs it.
             biases: "per_task", or "frozen" after the first task, as in the paper.
             norm: the same for batch norm: weights, biases and running statistics. Frozen, it is read as in evaluation.

@@ -64,6 +64,7 @@ class PathNetPlugin(ExpandablePlugin):
         self.generations = None if generations is None else check_count(owner, "generations", generations)
         self._draws = torch.Generator().manual_seed(check_count(owner, "seed", seed, low=0))
         self.genotypes = torch.zeros(0, dtype=torch.int64)
+        self._path_bytes = 0
         self._begin([])
 
     def _begin(self, ends: list[int]) -> None:
@@ -76,18 +77,20 @@ class PathNetPlugin(ExpandablePlugin):
         self._samples = 0
 
     def extra_bytes(self) -> int:
-        """Returns the memory held beside the network, in bytes: the genotypes."""
-        return self.genotypes.nbytes
+        """Returns the memory held beside the weights, in bytes: the genotypes, and the paths of the tasks."""
+        return self.genotypes.nbytes + self._path_bytes
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the whole state between two experiences; the tasks' paths are the network's."""
-        return super().state_dict() | {"draws": self._draws.get_state(), "genotypes": self.genotypes.clone()}
+        own = {"draws": self._draws.get_state(), "genotypes": self.genotypes.clone(), "path_bytes": self._path_bytes}
+        return super().state_dict() | own
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores what `state_dict` gave; hyper-parameters are the constructor's, not part of it."""
         super().load_state_dict(state)
         self._draws.set_state(state["draws"].cpu())
         self.genotypes = state["genotypes"].cpu().clone()
+        self._path_bytes = int(state.get("path_bytes", 0))  # states from before they were counted
 
     def network(self, strategy: Any) -> ExpandableNetwork:
         """The strategy's network.
@@ -111,13 +114,14 @@ class PathNetPlugin(ExpandablePlugin):
     def before_train_dataset_adaptation(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Notes the task."""
         network = self.network(strategy)
-        self.begin_task(strategy)
-        if type(network.scheme) is Scheme and not network.tasks:
-            network.scheme = Paths()
-        if not isinstance(network.scheme, Paths):
+        scheme = network.scheme
+        if not isinstance(scheme, Paths) and (type(scheme) is not Scheme or network.tasks):
             raise TypeError(
-                f"PathNetPlugin needs a network that no other method has trained; this one is {network.scheme.label!r}"
+                f"PathNetPlugin needs a network that no other method has trained; this one is {scheme.label!r}"
             )
+        self.begin_task(strategy)
+        if not isinstance(scheme, Paths):
+            network.scheme = Paths()
 
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Rests what earlier tasks use, gives all other modules new weights, and draws the population."""
@@ -200,6 +204,7 @@ class PathNetPlugin(ExpandablePlugin):
 
     def before_backward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Counts what the path in training answers rightly."""
+        super().before_backward(strategy)
         count = len(strategy.mb_y)
         self._right = self._right + (strategy.mb_output.detach().argmax(1) == strategy.mb_y).sum()
         self._loss = self._loss + strategy.loss.detach() * count
@@ -208,10 +213,13 @@ class PathNetPlugin(ExpandablePlugin):
     def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Keeps the fittest path, and publishes what it is made of."""
         _, features, scheme = self._parts(strategy)
-        if 0 <= self._evaluation < len(self._ends) and self._done == self._ends[self._evaluation]:
-            self._judge(strategy)
+        if 0 <= self._evaluation < len(self._ends):
+            stopped_in_the_first = self._samples > 0 and all(fitness == UNKNOWN for fitness in self._fitness)
+            if self._done == self._ends[self._evaluation] or stopped_in_the_first:
+                self._judge(strategy)
         if self._ends:
             self._follow(strategy, self.genotypes[self.fittest()])
+        self._path_bytes = sum(tensor.nbytes for tensor in scheme.buffers())
         before = scheme.used(features.shape, self.tasks[:-1])
         own = scheme.used(features.shape, self.tasks[-1:])
         self.publish(strategy, "Generations", float(max(0, self._evaluation + 1) // 2))

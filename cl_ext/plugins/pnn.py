@@ -58,6 +58,11 @@ class PNNPlugin(TaskPlugin):
         super().load_state_dict(state)
         self._bytes = int(state["bytes"])
 
+    def protected(self, model: Any) -> list[int]:
+        """The tasks that have a column, whichever plugin trained it."""
+        owners: list[int] = model.owners
+        return owners
+
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Makes the task's column, and freezes earlier columns and heads.
 

@@ -28,7 +28,7 @@ SHAPE = (1, 8, 8)
 MLP = NetworkSpec("mlp", hidden=(12, 12))
 BUDGET = Budget(lr=0.05, epochs=2, batch_size=16)
 SMALL = {"mem_size": 60, "mem_batch_size": 8, "delta_t": 3, "stage_2_epochs": 5, "latent": 4, "mem_strength": 2,
-         "generator_epochs": 2, "gate_epochs": 2}  # fmt: skip
+         "generator_epochs": 2, "gate_epochs": 2, "code_size": 10}  # fmt: skip
 
 
 @cache

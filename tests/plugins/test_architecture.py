@@ -1,94 +1,72 @@
 """What every method that gives tasks their own part of a network owes: one table of invariants, one set of tests."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
-from cl_ext.nn.capacity import capacity
+from cl_ext.models.expansion import expandable
+from cl_ext.models.modular import pathnet
 from cl_ext.nn.ownership import Hold
-from cl_ext.plugins import HATPlugin, PackNetPlugin
-from cl_ext.plugins.architecture import TaskPlugin
+from cl_ext.plugins import HATPlugin, PackNetPlugin, PathNetPlugin
 from cl_ext.plugins.masked import MaskedPlugin
 
 import pytest
 import torch
-from avalanche.benchmarks import dataset_benchmark
-from avalanche.benchmarks.utils import _make_taskaware_classification_dataset
-from avalanche.training import Naive
 from torch import Tensor
 
 from tests.plugins import common
-from tests.plugins.common import CASES, Case
+from tests.plugins.common import Case
+from tests.plugins.family import (
+    EXPERTS,
+    FAMILY,
+    GATED,
+    GROWN,
+    LABELS,
+    OPTIMIZERS,
+    SIZES,
+    classes_of,
+    data,
+    logits_of,
+    made,
+    parts_of,
+    relabelled,
+    samples,
+    saved,
+    strided,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:No loggers specified")
 
-FAMILY = [case for case in CASES if issubclass(case.make, TaskPlugin)]
 NOT_EXACT = ("den", "den-all-grow", "hat")
 """DEN pulls old units towards their old values and hides new ones; HAT's soft gates leak, its hard ones do not."""
-EXACT = [case for case in FAMILY if case.name not in NOT_EXACT]
-LABELS, SIZES = (7, 3, 9), (2, 3, 1)
-OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
-    "sgd": lambda parameters: torch.optim.SGD(parameters, 0.05),
-    "sgd-momentum-decay": lambda p: torch.optim.SGD(p, 0.05, momentum=0.9, weight_decay=0.05, nesterov=True),
-    "adam-decay": lambda p: torch.optim.Adam(p, 0.01, weight_decay=0.05),
-    "adamw": lambda p: torch.optim.AdamW(p, 0.01, weight_decay=0.05),
-}
+EXACT = [case for case in (*FAMILY, *EXPERTS) if case.name not in NOT_EXACT]
+ALL = [*FAMILY, *EXPERTS, *GATED, *GROWN]
+ONE_EACH = list({case.make: case for case in reversed([*FAMILY, *GATED, *GROWN])}.values())
 
-family = pytest.mark.parametrize("case", FAMILY, ids=lambda case: case.name)
+family = pytest.mark.parametrize("case", [*FAMILY, *EXPERTS], ids=lambda case: case.name)
 exact = pytest.mark.parametrize("case", EXACT, ids=lambda case: case.name)
+everyone = pytest.mark.parametrize("case", [*FAMILY, *GATED, *GROWN], ids=lambda case: case.name)
 networks = pytest.mark.parametrize("network", [common.mlp, common.normed])
-
-
-def _relabelled() -> Any:
-    """Three experiences whose task labels are 7, 3 and 9, of two, three and one classes."""
-    streams: dict[str, list[Any]] = {"train": [], "test": []}
-    for name, per_class, seed in (("train", 10, 1), ("test", 4, 2)):
-        first = 0
-        for label, size in zip(LABELS, SIZES, strict=True):
-            x, y = common.blobs(per_class, seed).tensors  # type: ignore[attr-defined]
-            rows = (y >= first) & (y < first + size)
-            data = common.labelled(x[rows], y[rows])
-            streams[name].append(_make_taskaware_classification_dataset(data, task_labels=label))
-            first += size
-    return dataset_benchmark(streams["train"], streams["test"])
-
-
-def _parts(runner: Naive) -> dict[int, dict[str, Tensor]]:
-    """The tensors with which each task so far is predicted; copies."""
-    model: Any = runner.model
-    model.eval()
-    return {task: {name: t.detach().clone() for name, t in model.effective(task).items()} for task in model.tasks}
-
-
-def _logits(runner: Naive, x: Tensor) -> dict[int, Tensor]:
-    model: Any = runner.model
-    model.eval()
-    with torch.no_grad():
-        return {task: model(x, task) for task in model.tasks}
-
-
-def _runner(case: Case, network: Any, optimizer: str = "sgd", **options: Any) -> Naive:
-    torch.manual_seed(0)
-    model = case.on(network)()
-    return common.strategy(model, [case()], optimizer=OPTIMIZERS[optimizer](model.parameters()), **options)
 
 
 def _changes(case: Case, network: Any, optimizer: str) -> Iterator[tuple[int, str]]:
     """Trains on the stream; yields each old task and tensor, or its logits, that later training has changed."""
-    runner = _runner(case, network, optimizer)
-    x = torch.randn(32, common.FEATURES, generator=torch.Generator().manual_seed(5))
+    runner = made(case, network, optimizer)
+    model: Any = runner.model
+    x = samples(network)
     known: dict[int, tuple[dict[str, Tensor], Tensor]] = {}
-    for number, experience in enumerate(common.benchmark("nc-tasks").train_stream):
+    for number, experience in enumerate(data(network).train_stream):
         torch.manual_seed(number)
         runner.train(experience)
-        parts, logits = _parts(runner), _logits(runner, x)
+        parts, logits = parts_of(model), logits_of(model, x)
         for task, (before, answer) in known.items():
-            after = parts[task]
+            after, own = parts[task], classes_of(model, task)
             assert before.keys() == after.keys()
             yield from ((task, name) for name in before if not torch.equal(before[name], after[name]))
-            width = answer.shape[1]
-            if not torch.equal(answer, logits[task][:, :width]):
+            if not torch.equal(answer[:, own], logits[task][:, own]):
                 yield task, "logits"
-            assert bool((logits[task][:, width:] == float("-inf")).all())
+            if case not in EXPERTS:  # an expert has an output for every class
+                others = torch.ones(logits[task].shape[1], dtype=torch.bool).index_fill(0, own, False)
+                assert bool((logits[task][:, others] == float("-inf")).all())
         known = {task: (parts[task], logits[task]) for task in parts}
 
 
@@ -99,6 +77,12 @@ def test_what_a_task_has_never_changes_bit_for_bit(case: Case, network: Any, opt
     """Materialised parameters, statistics, masks, heads, and the logits of the same batch; under any optimizer."""
     with case.may_refuse(network):
         assert list(_changes(case, network, optimizer)) == []
+
+
+@exact
+def test_what_a_task_of_a_cnn_has_never_changes(case: Case) -> None:
+    """Convolutions with a stride and batch norm, channels that are pooled and flattened into linear layers."""
+    assert list(_changes(case, strided, "sgd-momentum-decay")) == []
 
 
 def test_a_guard_that_does_nothing_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,13 +105,13 @@ def test_shared_statistics_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (0, "logits") in changed
 
 
-@family
+@everyone
 @networks
 def test_looking_at_the_whole_test_stream_changes_nothing(case: Case, network: Any) -> None:
     """Tasks to come included, between experiences and after each epoch: no head, column or state comes of it."""
     with case.may_refuse(network):
-        stream = common.benchmark("nc-tasks")
-        plain, watched = _runner(case, network), _runner(case, network, eval_every=1)
+        stream = data(network)
+        plain, watched = made(case, network), made(case, network, eval_every=1)
         for number, experience in enumerate(stream.train_stream):
             torch.manual_seed(number)
             plain.train(experience, eval_streams=[])
@@ -137,27 +121,78 @@ def test_looking_at_the_whole_test_stream_changes_nothing(case: Case, network: A
         assert common.same(common.weights(plain.model), common.weights(watched.model))
 
 
-@family
+@everyone
 @networks
 def test_a_saved_network_answers_for_every_task_without_the_plugin(case: Case, network: Any) -> None:
     with case.may_refuse(network):
-        runner = _runner(case, network)
-        common.train(runner, common.benchmark("nc-tasks").train_stream)
+        runner = made(case, network)
+        common.train(runner, data(network).train_stream)
         torch.manual_seed(1)
         fresh = case.on(network)()
         fresh.load_state_dict(runner.model.state_dict())
-        fresh.eval()
-        x = torch.randn(8, common.FEATURES)
-        for task, logits in _logits(runner, x).items():
-            width = min(logits.shape[1], fresh(x, task).shape[1])
-            assert torch.equal(fresh(x, task)[:, :width], logits[:, :width])
+        x = samples(network, 8)
+        known, found = logits_of(runner.model, x), logits_of(fresh, x)
+        assert known.keys() == found.keys()
+        for task, answers in known.items():
+            width = min(answers.shape[1], found[task].shape[1])
+            assert torch.equal(found[task][:, :width], answers[:, :width])
+
+
+@pytest.mark.parametrize("case", ONE_EACH, ids=lambda case: case.name)
+def test_saved_mid_sequence_it_goes_on_bit_equal(case: Case) -> None:
+    """On a CNN with batch norm, under momentum; `test_contract.py` does it in a fresh process, on an MLP."""
+    stream, optimizer = data(strided).train_stream, "sgd-momentum-decay"
+    whole = made(case, strided, optimizer)
+    common.train(whole, stream[:2])
+    state = saved(whole)
+    common.train(whole, stream, first=2)
+    torch.manual_seed(3)
+    model, plugin = case.on(strided)(), case()
+    model.load_state_dict(state["model"])
+    rest = common.strategy(model, [plugin], optimizer=OPTIMIZERS[optimizer](model.parameters()))
+    rest.make_optimizer(reset_optimizer_state=True)  # Avalanche's first call would wipe a loaded state
+    rest.optimizer.load_state_dict(state["optimizer"])
+    plugin.load_state_dict(state["plugin"])
+    common.train(rest, stream, first=2)
+    assert common.same(common.weights(whole.model), common.weights(model))
+
+
+def _all_open(e: Tensor, s: Tensor | float) -> Tensor:
+    return torch.ones_like(e) + 0.0 * e
+
+
+@pytest.mark.parametrize("case", ONE_EACH, ids=lambda case: case.name)
+@pytest.mark.parametrize("network", [common.mlp, common.normed, strided])
+def test_one_task_is_plain_training(case: Case, network: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights and logits, from the same seed, with what the method does beside training switched off.
+
+    One path of one module for PathNet, gates of 1 for HAT, no pruning for PackNet and CPG, no penalty for DEN.
+    """
+    off: dict[str, Any] = dict(case.off or {})
+    prepare = case.prepare
+    if case.make is PathNetPlugin:
+        off, prepare = {"population": 1}, lambda model: pathnet(model, 1, 1, width=1.0)
+    elif case.make is HATPlugin:
+        off = {"hat_lambda": 0.0}
+        monkeypatch.setattr("cl_ext.nn.gated.gate", _all_open)
+    plain = (lambda model: model) if case in (*GATED, *GROWN) else expandable
+    answers, tensors = [], []
+    for prepared, plugins in ((prepare, [case(**off)]), (plain, [])):
+        torch.manual_seed(0)
+        runner = common.strategy(prepared(network()), plugins)
+        common.train(runner, data(network).train_stream[:1])
+        answers.append(logits_of(runner.model, samples(network))[0][:, :2])
+        tensors.append([p for p in runner.model.parameters() if p.dim() > 1])  # weights, in the order of the layers
+    assert torch.equal(*answers)
+    assert len(tensors[0]) == len(tensors[1])
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(*tensors, strict=True))
 
 
 @family
 def test_labels_in_any_order_and_heads_of_any_size(case: Case) -> None:
     """No answer outside the task's own classes; one class, two or three; labels 7, 3, 9."""
-    stream = _relabelled()
-    runner = _runner(case, common.mlp)
+    stream = relabelled()
+    runner = made(case, common.mlp)
     common.train(runner, stream.train_stream)
     model: Any = runner.model
     assert model.tasks == list(LABELS)
@@ -173,7 +208,7 @@ def test_labels_in_any_order_and_heads_of_any_size(case: Case) -> None:
 
 @family
 def test_mixed_batches_answer_as_each_task_alone(case: Case) -> None:
-    runner = _runner(case, common.normed)
+    runner = made(case, common.normed)
     with case.may_refuse(common.normed):
         common.train(runner, common.benchmark("nc-tasks").train_stream)
     model: Any = runner.model.eval()
@@ -184,23 +219,9 @@ def test_mixed_batches_answer_as_each_task_alone(case: Case) -> None:
         assert torch.allclose(mixed[labels == task][:, : alone.shape[1]], alone, atol=1e-5)
 
 
-@family
-@networks
-def test_the_capacity_meter_is_a_count_by_hand(case: Case, network: Any) -> None:
-    with case.may_refuse(network):
-        runner = _runner(case, network)
-        common.train(runner, common.benchmark("nc-tasks").train_stream)
-        model: Any = runner.model
-        counts = capacity([model])
-        assert counts["parameters"] == sum(len(p.flatten().tolist()) for p in model.parameters())
-        assert counts["nonzero"] == sum(value != 0 for p in model.parameters() for value in p.flatten().tolist())
-        assert list(counts["by_task"]) == [str(task) for task in model.tasks]
-        for task in model.tasks:
-            by_hand = sum(value != 0 for t in model.effective(task).values() for value in t.flatten().tolist())
-            assert counts["by_task"][str(task)] == by_hand > 0
-
-
-@pytest.mark.parametrize("case", [case for case in FAMILY if case.make is not HATPlugin], ids=lambda case: case.name)
+@pytest.mark.parametrize(
+    "case", [case for case in (*FAMILY, *EXPERTS) if case.make is not HATPlugin], ids=lambda case: case.name
+)
 def test_what_is_not_effective_does_not_matter(case: Case) -> None:
     """Parameters that a task's `effective` leaves out, or cuts off, can be anything: no logit of the task moves.
 
@@ -208,7 +229,7 @@ def test_what_is_not_effective_does_not_matter(case: Case) -> None:
     counts as unused may still say a little.
     """
     masked = issubclass(case.make, MaskedPlugin)
-    runner = _runner(case, common.mlp)
+    runner = made(case, common.mlp)
     common.train(runner, common.benchmark("nc-tasks").train_stream)
     model: Any = runner.model.eval()
     x = torch.randn(6, common.FEATURES)
@@ -236,6 +257,8 @@ def test_what_is_not_effective_does_not_matter(case: Case) -> None:
 def test_the_family_is_whole() -> None:
     names = {case.make.__name__ for case in FAMILY}
     assert names == {"PackNetPlugin", "CPGPlugin", "HATPlugin", "DENPlugin", "PNNPlugin", "PathNetPlugin"}
+    assert {case.make.__name__ for case in ALL} == names | {"ExpertGatePlugin", "Net2NetPlugin"}
+    assert len(ONE_EACH) == 8
     assert {case.name for case in FAMILY} > set(NOT_EXACT)
 
 

@@ -348,8 +348,20 @@ def test_it_grows_between_experiences_and_keeps_the_function(deeper: int) -> Non
 
 
 def test_the_learning_rate_is_lowered_once() -> None:
-    runner = common.run([Net2NetPlugin(lr_factor=0.1)])
-    assert runner.optimizer.param_groups[0]["lr"] == pytest.approx(0.005)
+    """In every step from the first growth on; between steps the optimizer has its own."""
+    model, steps = common.mlp(), []
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    optimizer.register_step_pre_hook(lambda *_: steps.append(optimizer.param_groups[0]["lr"]))
+    runner = common.strategy(model, [Net2NetPlugin(lr_factor=0.1)], optimizer=optimizer)
+    common.train(runner, common.benchmark().train_stream)
+    each = len(steps) // common.EXPERIENCES
+    assert steps == [0.05] * each + [0.05 * 0.1] * (3 * each)
+    assert optimizer.param_groups[0]["lr"] == 0.05
+
+
+def test_a_network_that_never_grows_keeps_its_learning_rate() -> None:
+    plain, ours = common.run([]), common.run([Net2NetPlugin(wider=0.0, lr_factor=0.1)])
+    assert common.same(common.weights(plain.model), common.weights(ours.model))
 
 
 def test_growth_forgets_the_optimizers_state() -> None:
