@@ -6,7 +6,9 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
+
+from cl_ext._commands import Commands
 
 import typer
 from rich.console import Console
@@ -15,8 +17,10 @@ from rich.table import Table
 if TYPE_CHECKING:
     from cl_ext.study import Study
 
+
 app = typer.Typer(
     name="cl-ext",
+    cls=Commands,
     help="Continual-learning methods as Avalanche plugins, compared on shared streams.",
     no_args_is_help=True,
     add_completion=False,
@@ -50,34 +54,20 @@ def _one_sentence() -> Iterator[None]:
         raise typer.Exit(2) from None
 
 
-def _interrupted() -> NoReturn:
-    errors.print("cl-ext: interrupted; finished cells are kept, and the same command goes on from here")
-    raise typer.Exit(130) from None
-
-
 def _names(text: str | None) -> tuple[str, ...] | None:
     return None if text is None else tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
 
 
-def _seeds(text: str) -> tuple[int, ...]:
-    from cl_ext.study import StudyError
-    from cl_ext.study.reader import parse_seeds
-
-    try:
-        return parse_seeds(text)
-    except ValueError as error:
-        raise StudyError(f"--seeds: {error}") from None
-
-
 def _load(path: Path, methods: str | None, seeds: str | None, dataset: str | None, data_root: Path | None) -> "Study":
     from cl_ext.study import Study, StudyError
+    from cl_ext.study.reader import parse_seeds
 
     if data_root is not None and not data_root.is_dir():
         raise StudyError(f"--data-root is {data_root}, which is no folder")
     study = Study.load(path, data_root)
     if dataset is not None:
         study = study.with_dataset(dataset, data_root)
-    return study.with_selection(_names(methods), None if seeds is None else _seeds(seeds))
+    return study.with_selection(_names(methods), None if seeds is None else parse_seeds(seeds))
 
 
 @app.command()
@@ -106,13 +96,10 @@ def run(
     with _one_sentence():
         study = _load(study_file, methods, seeds, dataset, data_root)
         store = out or Path("runs") / study.name
-        try:
-            summary = run_study(
-                study, store, workers=workers, device=device, data_root=data_root, retry_failed=retry_failed,
-                time_limit=time_limit, progress=progress_for(console), tracking=tracking_of(track, track_dir),
-            )  # fmt: skip
-        except KeyboardInterrupt:
-            _interrupted()
+        summary = run_study(
+            study, store, workers=workers, device=device, data_root=data_root, retry_failed=retry_failed,
+            time_limit=time_limit, progress=progress_for(console), tracking=tracking_of(track, track_dir),
+        )  # fmt: skip
         _report([store], store, figures=True)
     states = ", ".join(f"{count} {state}" for state, count in sorted(summary.states.items()))
     console.print(f"{study.name}: {states}; {summary.ran} ran now, in {summary.seconds:.0f} s", highlight=False)
@@ -192,7 +179,7 @@ def _report(folders: list[Path], out: Path, figures: bool, outside: Path | None 
     from cl_ext.report.pages import write_report
 
     written = write_report(folders, out, figures=figures, console=console, outside=outside, workers=os.cpu_count() or 1)
-    console.print(f"written: {', '.join(str(path) for path in written)}", highlight=False, soft_wrap=True)
+    console.print(f"written: {', '.join(map(str, written))}", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -224,50 +211,30 @@ def tune(
     Exit code 0: every method has a value; 1: no setting of some method finished; 2: a mistake; 130: interrupted.
     """
     from cl_ext.report.tables.tuning import tuning_lines, tuning_table
-    from cl_ext.study import Study
+    from cl_ext.study.choice import choose_values
     from cl_ext.study.progress import progress_for
-    from cl_ext.study.protocol import Protocol, check_protocol, parse_grids
-    from cl_ext.study.span import TRIALS
-    from cl_ext.study.transfer import fixed, transferred
-    from cl_ext.study.tune import Found
-    from cl_ext.study.tune import tune as tune_study
-    from cl_ext.study.tuned import check_place, write_tuned
+    from cl_ext.study.protocol import Protocol, parse_grids
+    from cl_ext.study.reader import parse_seeds
 
-    found: list[Found] = []
     with _one_sentence():
         study = _load(study_file, None, None, None, data_root)
-        searched: dict[str, object] = {
-            "--grid": grid, "--hyperparameters": hyperparameters, "--scenarios": scenarios, "--trials": trials,
-            "--sampler": sampler if sampler != "grid" else None,
-        }  # fmt: skip
-        named = check_protocol(protocol, experiences, source, [name for name, value in searched.items() if value])
         store = out or Path("runs") / f"{study.name}-tune"
-        place = write or store / f"{study.name}.yaml"
-        check_place(study, place)
-        if named in ("fixed", "transfer"):
-            chosen = _names(methods)
-            given = fixed(study, chosen) if source is None else transferred(study, Study.load(source), chosen)
-            written, lines = [given.write(study, place, data_root)], list(given.lines)
-        else:
-            search = Protocol(
-                methods=_names(methods), scenarios=_names(scenarios), seeds=_seeds(seeds), validation=validation,
-                experiences=3 if named == "first-experiences" and experiences is None else experiences,
-                hyperparameters=_names(hyperparameters), grids=parse_grids(grid or []), sampler=sampler,
-                trials=TRIALS if sampler != "grid" and trials is None else trials,
-            )  # fmt: skip
-            try:
-                found, _ = tune_study(
-                    study, search, store, workers=workers, device=device, data_root=data_root,
-                    retry_failed=retry_failed, time_limit=time_limit, progress=progress_for(console),
-                )  # fmt: skip
-            except KeyboardInterrupt:
-                _interrupted()
-            written, lines = write_tuned(study, search, found, store, place, data_root), list(tuning_lines(found))
-            console.print(tuning_table(study, found))
-    for line in lines:
-        console.print(line, highlight=False, soft_wrap=True)
-    console.print(f"written: {', '.join(str(path) for path in written)}", highlight=False, soft_wrap=True)
-    if any(each.chosen is None for each in found):
+        search = Protocol(
+            methods=_names(methods), scenarios=_names(scenarios), seeds=parse_seeds(seeds), validation=validation,
+            experiences=experiences, hyperparameters=_names(hyperparameters), grids=parse_grids(grid or []),
+            sampler=sampler, trials=trials,
+        )  # fmt: skip
+        chosen = choose_values(
+            study, search, store, write or store / f"{study.name}.yaml", protocol=protocol, source=source,
+            workers=workers, device=device, data_root=data_root, retry_failed=retry_failed, time_limit=time_limit,
+            progress=progress_for(console),
+        )  # fmt: skip
+        if chosen.found:
+            console.print(tuning_table(study, chosen.found))
+        for line in (*chosen.lines, *tuning_lines(chosen.found)):
+            console.print(line, highlight=False, soft_wrap=True)
+        console.print(f"written: {', '.join(map(str, chosen.written))}", highlight=False, soft_wrap=True)
+    if any(each.chosen is None for each in chosen.found):
         raise typer.Exit(1)
 
 

@@ -11,7 +11,8 @@ ROOT = Path(__file__).resolve().parent.parent
 TORCH_FREE = [
     "cl_ext", "cl_ext.metrics", "cl_ext.report", "cl_ext.report.pages", "cl_ext.report.tables.tuning", "cl_ext.study",
     "cl_ext.study.runner", "cl_ext.study.frame", "cl_ext.study.progress", "cl_ext.study.status", "cl_ext.study.tune",
-    "cl_ext.study.tuned", "cl_ext.study.transfer", "cl_ext.study.choice", "cl_ext.study.sensitivity", "cl_ext.study.tracking",
+    "cl_ext.study.tuned", "cl_ext.study.transfer", "cl_ext.study.choice", "cl_ext.study.sensitivity",
+    "cl_ext.study.tracking",
     "cl_ext.report.tables.sweeps", "cl_ext.report.rows.published_reader", "cl_ext.report.rows.reproduction",
     "cl_ext.report.tables.published", "cl_ext.methods", "cl_ext.methods.table", "cl_ext.streams",
     "cl_ext.streams.spec", "cl_ext.models", "cl_ext.cli",

@@ -19,6 +19,7 @@ class Metric:
         source: the paper that defined it.
         range: the least and the greatest value.
         higher_is_better: the direction in which a method wins.
+        ends: whether the end of each experience counts as an instant of the curve where the evaluation plan has none.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Metric:
     source: str
     range: tuple[float, float]
     higher_is_better: bool
+    ends: bool = False
 
 
 _MATRIX, _CURVE = ("R",), ("curve", "experience")
@@ -123,6 +125,7 @@ _ROWS = (
         "De Lange et al. 2023",
         (0.0, 1.0),
         higher_is_better=True,
+        ends=True,
     ),
     Metric(
         "worst_case_accuracy",
@@ -133,6 +136,7 @@ _ROWS = (
         "De Lange et al. 2023",
         (0.0, 1.0),
         higher_is_better=True,
+        ends=True,
     ),
     Metric(
         "remembering",

@@ -71,14 +71,16 @@ def by_task_tables(frame: pd.DataFrame, reference: str, late: int) -> list[str]:
 def size_tables(frame: pd.DataFrame) -> list[str]:
     """A Markdown table for each board: how network, memory and time grow from the first to the last task.
 
-    Columns are means over seeds. Time is CPU seconds of training a task, the mean of two early tasks and of the last
-    two, since one is noisy; the first task of many methods has fewer phases, so that with five tasks or more the early
-    ones are the second and third. Records from before sizes were kept are left out.
+    Columns are means over seeds. Parameters are those of the networks that predict; the bytes beside are the records'
+    `extra_bytes`: what a method keeps beside its networks (masks, copies for finished tasks, auto-encoders, memories),
+    and what these have more than the study's network. Time is CPU seconds of training a task, the mean of two early
+    tasks and of the last two, since one is noisy; the first task of many methods has fewer phases, so that with five
+    tasks or more the early ones are the second and third. Records from before sizes were kept are left out.
     """
     tables = []
     memory = frame.groupby("run_id")["peak_memory_bytes"].first() if "peak_memory_bytes" in frame else pd.Series()
     for board in boards(frame):
-        head = ["method", "seeds", "parameters, untrained", "at the end", "times as many"]
+        head = ["method", "seeds", "parameters, untrained", "at the end", "times as many", "bytes beside, end"]
         head += ["CPU s, early tasks", "late tasks", "times as long", "peak memory [MB]"]
         lines = [f"{board_title(board.table)}: growth over {board.experiences} tasks", "", _row(head)]
         lines.append(_row(["---"] * len(head)))
@@ -91,7 +93,8 @@ def size_tables(frame: pd.DataFrame) -> list[str]:
             skip = 1 if len(seconds) >= 5 else 0
             early, late = float(seconds[skip : skip + 2].mean()), float(seconds[-2:].mean())
             peaks = [memory[run.run_id] for run in runs if run.run_id in memory]
-            cells = [label, str(len(runs)), f"{first:,.0f}", f"{last:,.0f}", f"{last / first:.2f}"]
+            beside = np.mean([run.sizes[-1]["extra_bytes"] for run in runs])
+            cells = [label, str(len(runs)), f"{first:,.0f}", f"{last:,.0f}", f"{last / first:.2f}", f"{beside:,.0f}"]
             cells += [f"{early:.2f}", f"{late:.2f}", f"{late / early:.2f}", f"{max(peaks) / 1e6:.0f}" if peaks else ""]
             lines.append(_row(cells))
         if len(lines) > 4:

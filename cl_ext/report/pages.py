@@ -29,6 +29,15 @@ def footnotes(methods: Iterable[str]) -> dict[str, list[str]]:
     return notes
 
 
+def disagreements(results: Results) -> list[str]:
+    """A sentence for each finished cell of which the stores hold different results."""
+    return [
+        f"{cell['study']}, {cell['scenario']}: stores disagree on {cell['label']}, seed {cell['seed']}: accuracy "
+        f"{cell['accuracy']:.4f} counts, {cell['elsewhere']}"
+        for _, cell in results.disagreeing.iterrows()
+    ]
+
+
 def write_report(
     stores: Sequence[Path | str],
     out: Path | str,
@@ -71,6 +80,8 @@ def write_report(
     written.append(cells)
     if console is not None:
         console.print(terminal_tables(results))
+        for line in disagreements(results):
+            console.print(line, highlight=False, soft_wrap=True, markup=False)
         if not has_parquet():
             console.print(NO_PARQUET, highlight=False, soft_wrap=True, markup=False)
     drawn: list[Path] = []

@@ -15,7 +15,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from cl_ext.methods import METHODS
 from cl_ext.study.cellspec import CellSpec
@@ -36,6 +36,8 @@ class Ablation(Study):
         reference: The row or variant that the others are compared with.
         variants: By name, the method and what is set otherwise.
     """
+
+    kind: ClassVar[str] = "ablation"
 
     reference: str = ""
     variants: Mapping[str, tuple[str, Mapping[str, Any]]] = field(default_factory=dict)

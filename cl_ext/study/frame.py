@@ -8,6 +8,7 @@ from cl_ext.methods import METHODS
 from cl_ext.metrics import METRICS, average_accuracy
 from cl_ext.study.cellspec import CellSpec, criterion
 from cl_ext.study.document import StudyError
+from cl_ext.study.origins import tuning_of
 from cl_ext.study.store import FINISHED, Store
 
 import numpy as np
@@ -34,7 +35,8 @@ def load_records(*roots: Path | str, study: str | None = None) -> list[dict[str,
     Returns:
         A dictionary a cell: the record's keys and `study`, `stream` (a label), `scenario`, `method`, `seed`,
         `hyperparameters`, `spec`, `tuning` (see `tuning_of`), `environment` (versions, commit, machine,
-        device). A cell that several studies share appears once for each.
+        device), `others` (what other stores hold as its accuracy, where they disagree). A cell that several studies
+        share appears once for each; the first store's finished record is the one that counts.
     """
     merged: dict[tuple[str, str], dict[str, Any]] = {}
     for root in roots:
@@ -46,15 +48,20 @@ def load_records(*roots: Path | str, study: str | None = None) -> list[dict[str,
                 continue
             for name, label in _owners(run_id, studies, study, spec):
                 known = merged.get((name, run_id))
-                if known is None or (known["status"] != FINISHED and record["status"] == FINISHED):
+                if known is not None and known["status"] == record["status"] == FINISHED:
+                    if known.get("matrix") != record.get("matrix"):
+                        accuracy = final_accuracy(record, spec.scenario)
+                        known["others"].append(f"{'none' if accuracy is None else f'{accuracy:.4f}'} in {root}")
+                elif known is None or (known["status"] != FINISHED and record["status"] == FINISHED):
                     said = studies.get(name, {}).get("tuning", {}) if spec.hyperparameters else {}
                     made = store.environment(run_id) or {}
-                    own = tuning_of(said, spec.method)
+                    own = tuning_of(said, spec.method, spec.scenario)
                     origin = {
                         "tuning": own if name in studies else own | made.get("tuning", {}),
                         "environment": made | {"device": spec.device},
                     }
-                    merged[name, run_id] = _merge(record, spec, name, label) | origin
+                    kind = str(studies.get(name, {}).get("kind", "study"))
+                    merged[name, run_id] = _merge(record, spec, name, label) | origin | {"others": [], "kind": kind}
     return list(merged.values())
 
 
@@ -72,32 +79,6 @@ def _owners(
     for name, label in owners:
         if wanted is None or name == wanted:
             yield name, label
-
-
-def tuning_of(tuning: Mapping[str, Any], method: str) -> dict[str, Any]:
-    """How one method's values were chosen, from a study's `tuning`; None for what it does not say.
-
-    A key holds one value for all, or a mapping of method to value. The number of configurations is a method's only in
-    a mapping: a plain number counts those of all methods together. Where that mapping leaves a method out, one protocol
-    for all is not this method's.
-
-    Returns:
-        `protocol`, `configurations`, `seeds`.
-    """
-    counts = tuning.get("configurations")
-    left_out = isinstance(counts, Mapping) and method not in counts
-
-    def own(key: str) -> Any:
-        value = tuning.get(key)
-        if isinstance(value, Mapping):
-            return value.get(method)
-        return None if left_out else value
-
-    return {
-        "protocol": own("protocol"),
-        "configurations": own("configurations") if isinstance(counts, Mapping) else None,
-        "seeds": own("seeds"),
-    }
 
 
 def _merge(record: Mapping[str, Any], spec: CellSpec, study: str, label: str) -> dict[str, Any]:
@@ -124,8 +105,10 @@ def collect(*roots: Path | str, study: str | None = None) -> pd.DataFrame:
         study: Only the cells that this study asks for.
 
     Returns:
-        The frame; a failed cell has its status and error, and NaN for all that it did not reach. Its last columns
-        (`OBJECTS`) hold what figures are drawn from and where a cell comes from:
+        The frame; a failed cell has its status and error, and NaN for all that it did not reach. `elsewhere` tells the
+        accuracies that further stores hold for the same finished cell, "" where none differs; `kind` says whether
+        its study is a `study`, a `search` (measured on held-out training data), a `sweep` or an `ablation`. Its last
+        columns (`OBJECTS`) hold what figures are drawn from and where a cell comes from:
 
         - `matrix_task_aware`, `matrix_task_agnostic`: the accuracy matrices, (T + 1, T), NaN where undefined; None
           where the cell did not finish;
@@ -203,6 +186,8 @@ def _row(record: Mapping[str, Any], reference: Mapping[str, Any] | None) -> dict
         "status": record["status"],
         "error": f"{error['type']}: {error['message']}" if error else None,
         "class_order": spec.stream.get("class_order"),
+        "kind": record["kind"],
+        "elsewhere": "; ".join(record["others"]),
     }
     own = criterion(record["scenario"])
     matrices = {which: matrix(record, which) for which in MATRICES}
@@ -257,9 +242,27 @@ def _measures(
         "experience": instants.get("experience"),
         "iteration": instants.get("iteration"),
     }
-    return {
-        name: metric.function(*(inputs[key] for key in metric.inputs))
-        if all(inputs.get(key) is not None for key in metric.inputs)
-        else np.nan
-        for name, metric in METRICS.items()
-    }
+    whole = inputs
+    if R is not None and accuracies is not None:
+        curve, experience = _with_ends(R, accuracies, instants["experience"])
+        whole = inputs | {"curve": curve, "experience": experience}
+    found = {}
+    for name, metric in METRICS.items():
+        given = [(whole if metric.ends else inputs).get(key) for key in metric.inputs]
+        found[name] = np.nan if any(value is None for value in given) else metric.function(*given)
+    return found
+
+
+def _with_ends(R: np.ndarray, accuracies: np.ndarray, experience: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Accuracies (N', T) and experiences (N',) of a curve's instants and of the end of each experience.
+
+    An evaluation plan of so many iterations may pass over an end, and some methods still change the network there.
+
+    Args:
+        R: (T + 1, T); its rows that are not defined are left out.
+        accuracies: (N, T).
+        experience: (N,), from 1.
+    """
+    ended = np.array([e for e in range(1, len(R)) if not np.isnan(R[e]).all()], dtype=int)
+    order = np.argsort(np.concatenate([experience, ended]), kind="stable")
+    return np.concatenate([accuracies, R[ended]])[order], np.concatenate([experience, ended])[order]

@@ -4,6 +4,9 @@ import gc
 
 from cl_ext.methods import METHODS
 from cl_ext.study import cell
+from cl_ext.study.environment import environment
+
+environment()  # kept from now on: the commit is that of the code that is loaded here, not of a later one
 
 for _module in sorted({METHODS[name].build.partition(":")[0] for name in METHODS.own_names}):
     __import__(_module)

@@ -61,7 +61,7 @@ class _Base:
 
     def begin(self, study: Study, total: int, left: Sequence[CellSpec], workers: int) -> None:
         """See `cl_ext.study.runner.Progress`."""
-        self.study, self.left = study.name, len(left)
+        self.study, self.left, self.done, self.failed = study.name, len(left), 0, 0
         self.estimate = Estimate(left, workers)
         self.console.print(
             f"{study.name}: {total} cells, {total - len(left)} done before, {len(left)} to run on {workers} workers"

@@ -159,28 +159,33 @@ def grid_values(method: str, name: str, protocol: Protocol) -> list[Any]:
     return sorted(values) if type(parameter.default) in (int, float) else values
 
 
-def check_protocol(name: str | None, experiences: int | None, source: Path | None, search: Sequence[str] = ()) -> str:
+def check_protocol(name: str | None, search: Protocol, source: Path | None) -> str:
     """The name of the protocol that the options ask for.
 
     Args:
         name: As it was given; None where it was not.
-        experiences: `--experiences`.
+        search: The options of a search.
         source: `--from`.
-        search: The options given that only a search has.
 
     Raises:
         StudyError: There is no such protocol, or the options contradict each other.
     """
-    implied = "transfer" if source is not None else "end-of-stream" if experiences is None else "first-experiences"
+    searched = search.experiences is not None
+    implied = "transfer" if source is not None else "first-experiences" if searched else "end-of-stream"
     named = implied if name is None else name
     if named not in PROTOCOLS:
         raise StudyError(f"--protocol is {name!r}; it can be {', '.join(PROTOCOLS)}")
     if (named == "transfer") != (source is not None):
         raise StudyError("--protocol transfer and --from STUDY.yaml, the tuned study to take values of, go together")
-    if experiences is not None and named != "first-experiences":
+    if searched and named != "first-experiences":
         raise StudyError(f"--experiences is for --protocol first-experiences, and --protocol is {named}")
-    if named in ("fixed", "transfer") and search:
-        raise StudyError(f"--protocol {named} searches nothing; leave {', '.join(search)} out")
+    options = {
+        "--grid": search.grids, "--hyperparameters": search.hyperparameters, "--scenarios": search.scenarios,
+        "--trials": search.trials, "--sampler": search.sampler if search.sampler != "grid" else None,
+    }  # fmt: skip
+    given = [option for option, value in options.items() if value]
+    if named in ("fixed", "transfer") and given:
+        raise StudyError(f"--protocol {named} searches nothing; leave {', '.join(given)} out")
     return named
 
 

@@ -50,16 +50,18 @@ def find_file(name: str, roots: Sequence[Path]) -> tuple[str, Path]:
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
-    """`0-4` or `0,2,5-7` as seeds.
+    """`0-4` or `0,2,5-7`, as `--seeds` has them.
 
     Raises:
-        ValueError: The text is no such list.
+        StudyError: The text is no such list.
     """
     seeds: list[int] = []
     for part in str(text).split(","):
         match = re.fullmatch(r"\s*(\d+)(?:\s*-\s*(\d+))?\s*", part)
         if not match or (match[2] and int(match[2]) < int(match[1])):
-            raise ValueError(f"the seeds are {text!r}; they are whole numbers and ranges, such as 0-4 or 0,2,5-7")
+            raise StudyError(
+                f"--seeds: the seeds are {text!r}; they are whole numbers and ranges, such as 0-4 or 0,2,5-7"
+            )
         seeds += range(int(match[1]), int(match[2] or match[1]) + 1)
     return tuple(dict.fromkeys(seeds))
 
@@ -210,7 +212,7 @@ class Reader:
             return tuple(dict.fromkeys(given))
         try:
             return parse_seeds("" if isinstance(given, (list, dict, bool)) else str(given))
-        except ValueError:
+        except StudyError:
             raise self.document.error(
                 ("seeds",), f"seeds is {given!r}; it takes whole numbers: a list, or a range such as 0-4"
             ) from None
@@ -272,19 +274,25 @@ class Reader:
         return {name: self.part(("budgets", name), Budget, budget, _OPTIMIZER) for name in given}
 
     def tuning(self) -> dict[str, Any]:
-        """How the values were chosen; each key holds one value, or a mapping of method to value."""
+        """How the values were chosen; each key holds one value, or a mapping of method to one, by scenario or not."""
         document = self.document
         if document.at(("tuning",)) is None:
             return {}
         document.check_keys(("tuning",), _TUNING)
         for key, given in document.at(("tuning",)).items():
             takes, fits = _TUNING[key]
-            for name, one in given.items() if isinstance(given, dict) else [(None, given)]:
-                where = ("tuning", key) if name is None else ("tuning", key, name)
+            for name, own in given.items() if isinstance(given, dict) else [(None, given)]:
+                where: Key = ("tuning", key) if name is None else ("tuning", key, name)
                 try:
-                    _ = name is None or METHODS[name]
+                    _ = name in (None, "all") or METHODS[name]
                 except UnknownMethodError as error:
                     raise document.error(where, str(error)) from error
-                if not fits(one):
-                    raise document.error(where, f"{dotted(where)} is {one!r}; it takes {takes}")
+                nested = name is not None and isinstance(own, dict)
+                for scenario, one in own.items() if nested else [(None, own)]:
+                    at = where if scenario is None else (*where, scenario)
+                    if scenario not in (None, *_SCENARIOS):
+                        sentence = f"{dotted(where)} has the key {scenario!r}; it takes task, domain and class"
+                        raise document.error(at, sentence)
+                    if not fits(one):
+                        raise document.error(at, f"{dotted(at)} is {one!r}; it takes {takes}")
         return dict(document.at(("tuning",)))

@@ -1,5 +1,6 @@
 """From a study to records: which cells are left, run them, say how it goes."""
 
+import dataclasses
 import os
 import time
 from collections import Counter
@@ -11,6 +12,7 @@ from typing import Protocol
 from cl_ext.methods import METHODS
 from cl_ext.study.cellspec import CellSpec
 from cl_ext.study.executors.local import LocalExecutor, Outcome
+from cl_ext.study.origins import able, tuning_of
 from cl_ext.study.spec import Study, StudyError
 from cl_ext.study.store import FAILURES, FINISHED, Store
 from cl_ext.study.tracking import Tracking
@@ -113,7 +115,7 @@ def run(
     store.sweep()
     began = time.monotonic()
     planned = plan(study, store, device)
-    store.write_study(study.name, describe(study, [item.cell for item in planned]))
+    store.write_study(study.name, described(study, store, [item.cell for item in planned], device))
     again = FAILURES if retry_failed else ()
     left = [item.cell for item in planned if item.state in ("missing", "stale", *again)]
     root = data_root if data_root is not None else os.environ.get("CL_EXT_DATA")
@@ -141,12 +143,14 @@ def run(
     return Summary(states, ran, time.monotonic() - began)
 
 
-def _origins(study: Study) -> dict[str, dict[str, object]]:
-    """Where the values of each method come from; of those of which the study says it."""
-    from cl_ext.study.frame import tuning_of  # pandas, which planning need not load
-
-    said = {name: tuning_of(study.tuning, name) for name in study.methods if METHODS[name].hyperparameters}
-    return {name: how for name, how in said.items() if any(how.values())}
+def _origins(study: Study) -> dict[str, dict[str, dict[str, object]]]:
+    """By method and scenario, where the values come from; of those of which the study says it."""
+    said: dict[str, dict[str, dict[str, object]]] = {}
+    for name in study.methods:
+        if METHODS[name].hyperparameters:
+            ways = {scenario: tuning_of(study.tuning, name, scenario) for scenario in able(study, name)}
+            said[name] = {scenario: how for scenario, how in ways.items() if any(how.values())}
+    return said
 
 
 def _cores() -> int:
@@ -154,10 +158,30 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def described(study: Study, store: Store, cells: Sequence[CellSpec], device: str = "cpu") -> dict[str, object]:
+    """What the store keeps of a study after this run: what earlier runs of it asked for stays asked for.
+
+    A run may be of some methods or seeds only. Of what the store has, those methods stay that the study's file still
+    lists, with all their seeds; their cells as far as values and revisions are today's.
+    """
+    known = store.studies().get(study.name, {})
+    listed = [name for name in known.get("methods", ()) if name in (study.listed or study.methods)]
+    wide = dataclasses.replace(
+        study,
+        methods=tuple(dict.fromkeys((*listed, *study.methods))),
+        seeds=tuple(sorted({*known.get("seeds", ()), *study.seeds})),
+    )
+    if wide.methods == study.methods and wide.seeds == tuple(sorted(study.seeds)):
+        return describe(study, cells)
+    held = {*known.get("cells", ()), *(cell.run_id for cell in cells)}
+    return describe(wide, [cell for cell in wide.cells(device) if cell.run_id in held])
+
+
 def describe(study: Study, cells: Sequence[CellSpec]) -> dict[str, object]:
     """What the store keeps of a study."""
     return {
         "study": study.name,
+        "kind": study.kind,
         "version": study.version,
         "title": study.title,
         "stream": study.stream_label(),

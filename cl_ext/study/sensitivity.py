@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from cl_ext.methods import METHODS
 from cl_ext.study.cellspec import CellSpec
@@ -33,6 +33,8 @@ class Sweep(Study):
         grid: Its values, ascending.
         chosen: The study's own value by scenario.
     """
+
+    kind: ClassVar[str] = "sweep"
 
     method: str = ""
     hyperparameter: str = ""

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from cl_ext.methods import METHODS, Budget
 from cl_ext.models import NetworkSpec
@@ -35,10 +35,14 @@ class Study:
         seeds: The seeds.
         methods: Names of the rows, in the study's order.
         values: Hyper-parameters by method; a value may be a mapping of scenario to value.
-        tuning: How the values were chosen: protocol, configurations tried, tuning seeds.
+        tuning: How the values were chosen, by method and scenario (see `origins.tuning_of`).
         files: A user's own data by content checksum.
         path: Where the study was read from.
+        listed: The methods of the study as it was read, where `with_selection` has chosen others.
     """
+
+    kind: ClassVar[str] = "study"
+    """What its cells are for: `study`, `search`, `sweep` or `ablation`; only studies are summed up across boards."""
 
     name: str
     version: int
@@ -55,6 +59,7 @@ class Study:
     tuning: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, Path] = field(default_factory=dict)
     path: Path | None = None
+    listed: tuple[str, ...] = ()
 
     @classmethod
     def load(cls, path: Path | str, data_root: Path | str | None = None) -> "Study":
@@ -82,7 +87,8 @@ class Study:
                 problem = method_problem(name, self.scenarios, self.network)
                 if problem:
                     raise StudyError(f"--methods: {problem}")
-            study = dataclasses.replace(study, methods=tuple(dict.fromkeys(methods)))
+            listed = self.listed or self.methods
+            study = dataclasses.replace(study, methods=tuple(dict.fromkeys(methods)), listed=listed)
         if seeds is not None:
             study = dataclasses.replace(study, seeds=tuple(dict.fromkeys(seeds)))
         return study

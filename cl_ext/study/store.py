@@ -48,16 +48,21 @@ class Store:
         Raises:
             StudyError: It is of a later schema than this version knows: running its cell again would not mend that.
         """
-        return _readable(self.folder(run_id) / "record.json")
+        content = _readable(self.folder(run_id) / "record.json")
+        whole = content is not None and all(isinstance(content.get(key), str) for key in ("run_id", "status"))
+        return content if whole else None
 
     def spec(self, run_id: str) -> CellSpec | None:
-        """A stored cell's description.
+        """A stored cell's description, None where there is none or it can't be read.
 
         Raises:
             StudyError: It is of a later schema than this version knows.
         """
         fields = _readable(self.folder(run_id) / "spec.json")
-        return None if fields is None else CellSpec.from_dict(fields)
+        try:
+            return None if fields is None else CellSpec.from_dict(fields)
+        except TypeError:  # fields that a description has are absent, or others are there
+            return None
 
     def environment(self, run_id: str) -> dict[str, Any] | None:
         """Versions and machine of a cell's run; None where the file is missing or can't be read."""

@@ -8,9 +8,9 @@ from typing import Any
 
 from cl_ext.methods import METHODS
 from cl_ext.study.document import StudyError
-from cl_ext.study.frame import tuning_of
+from cl_ext.study.origins import Group, able, combined_tuning, is_named, own_values, tuning_of
 from cl_ext.study.spec import Study
-from cl_ext.study.tuned import combined_tuning, lay_over, study_text, write_text
+from cl_ext.study.tuned import lay_over, study_text, write_text
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,9 @@ def _command(study: Study, protocol: str, methods: Sequence[str] | None, *more: 
 
 
 def fixed(study: Study, methods: Sequence[str] | None = None) -> Given:
-    """The values as they are: the study's, else the rows' defaults, which are the papers'.
+    """The values as they are: the study's, else the defaults of its row, which `cl-ext methods NAME` explains.
+
+    What the study says of how its values were found goes on being said.
 
     Args:
         study: The study.
@@ -59,9 +61,19 @@ def fixed(study: Study, methods: Sequence[str] | None = None) -> Given:
     names = _selected(study, methods)
     if not names:
         raise StudyError("--protocol fixed: none of these methods has a hyper-parameter, so there is nothing to say")
-    whose = {name: "the study's values" if name in study.values else "the paper's values" for name in names}
-    new = {name: {"protocol": f"fixed: {said}", "configurations": 0, "seeds": []} for name, said in whose.items()}
+    new = {(name, scenario): _as_it_was(study, name, scenario) for name in names for scenario in able(study, name)}
     return Given(study.values, combined_tuning(study, new), _command(study, "fixed", methods))
+
+
+def _as_it_was(study: Study, method: str, scenario: str) -> dict[str, Any]:
+    """Where fixed values come from: from what the study says, else from nowhere, and then nothing was tried."""
+    values = own_values(study, method, scenario)
+    how = tuning_of(study.tuning, method, scenario)
+    if any(how.values()) and (values or is_named(study.tuning, method)):
+        before = how["protocol"] or "the study's values"
+        return how | {"protocol": before if before.startswith("fixed: ") else f"fixed: {before}"}
+    said = "the study's values" if values else "the row's defaults"
+    return {"protocol": f"fixed: {said}", "configurations": 0, "seeds": []}
 
 
 def transferred(study: Study, source: Study, methods: Sequence[str] | None = None) -> Given:
@@ -76,30 +88,25 @@ def transferred(study: Study, source: Study, methods: Sequence[str] | None = Non
         StudyError: The other study has nothing to give, or it was tuned on data that this one reports.
     """
     changes: list[tuple[str, str, Mapping[str, Any]]] = []
-    new: dict[str, dict[str, Any]] = {}
+    new: dict[Group, dict[str, Any]] = {}
     lines: list[str] = []
     silent: list[str] = []
+    place = f"{source.name}, version {source.version} ({source.stream_label()})"
     for name in _selected(study, methods):
-        how = tuning_of(source.tuning, name)
-        if name not in source.values or not how["protocol"]:
+        ways = {scenario: _tuned(source, name, scenario) for scenario in able(source, name)}
+        if not any(ways.values()):
             silent.append(name)
             continue
-        same_stream = study.stream_fields() == source.stream_fields()
-        reported = [seed for seed in how["seeds"] or () if seed in study.seeds]
-        if same_stream and reported:
-            raise StudyError(
-                f"--from: {name} was tuned on seed {reported[0]} of the same stream, and the study reports that seed"
-            )
-        able = [scenario for scenario in study.scenarios if scenario in METHODS[name].scenarios]
-        shared = [scenario for scenario in able if scenario in source.scenarios]
-        changes += [(name, scenario, _own(source, name, scenario)) for scenario in shared]
-        if shared:
-            place = f"{source.name}, version {source.version} ({source.stream_label()})"
-            new[name] = how | {"protocol": f"transfer from {place}: {how['protocol']}"}
-        lines += [
-            f"{name}: {source.name} has no {scenario}-incremental values; the study keeps what it had there"
-            for scenario in able if scenario not in shared
-        ]  # fmt: skip
+        for scenario in able(study, name):
+            how = ways.get(scenario)
+            if how is None:
+                tuned = "tuned " if scenario in source.scenarios else ""
+                missing = f"{source.name} has no {tuned}{scenario}-incremental values"
+                lines.append(f"{name}: {missing}; the study keeps what it had there")
+                continue
+            _check_seeds(study, source, name, how["seeds"] or ())
+            changes.append((name, scenario, own_values(source, name, scenario)))
+            new[name, scenario] = how | {"protocol": f"transfer from {place}: {how['protocol']}"}
     if silent:
         lines.append(f"the study keeps what it had, because {source.name} was not tuned for it: {', '.join(silent)}")
     if not new:
@@ -111,8 +118,15 @@ def transferred(study: Study, source: Study, methods: Sequence[str] | None = Non
     return Given(lay_over(study, changes), combined_tuning(study, new), command, tuple(lines))
 
 
-def _own(source: Study, method: str, scenario: str) -> dict[str, Any]:
-    """A method's values in one scenario, of those that its study sets."""
-    given = source.values[method].items()
-    own = {name: value.get(scenario) if isinstance(value, Mapping) else value for name, value in given}
-    return {name: value for name, value in own.items() if value is not None}
+def _tuned(source: Study, method: str, scenario: str) -> dict[str, Any] | None:
+    """How a study's values of a method in a scenario were chosen; None where it has none, or does not say it."""
+    how = tuning_of(source.tuning, method, scenario)
+    return how if how["protocol"] and own_values(source, method, scenario) else None
+
+
+def _check_seeds(study: Study, source: Study, method: str, seeds: Sequence[int]) -> None:
+    reported = [seed for seed in seeds if seed in study.seeds]
+    if reported and study.stream_fields() == source.stream_fields():
+        raise StudyError(
+            f"--from: {method} was tuned on seed {reported[0]} of the same stream, and the study reports that seed"
+        )

@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from cl_ext.methods import METHODS
 from cl_ext.study.cellspec import CellSpec
@@ -45,6 +45,8 @@ class Setting:
 @dataclass(frozen=True)
 class Search(Study):
     """The study of a search: its cells are the settings', seeds outermost."""
+
+    kind: ClassVar[str] = "search"
 
     settings: tuple[Setting, ...] = ()
     spans: Mapping[tuple[str, str], Span] = field(default_factory=dict)
@@ -88,7 +90,8 @@ class Found:
     Attributes:
         tried: All settings, in the grid's order.
         chosen: The best of them; None where none finished.
-        edges: The tuned hyper-parameters whose chosen value is the first or the last of its grid.
+        edges: The tuned hyper-parameters whose chosen value is at an end of what was searched.
+        spans: What a sampler drew them from; empty where all of a grid was tried.
     """
 
     method: str
@@ -96,10 +99,14 @@ class Found:
     tried: tuple[Tried, ...]
     chosen: Tried | None
     edges: tuple[str, ...]
+    spans: Mapping[str, Span] = field(default_factory=dict)
 
-    def grid(self, name: str) -> list[Any]:
-        """The searched values of one hyper-parameter."""
-        return list(dict.fromkeys(tried.setting.values[name] for tried in self.tried))
+    def ends(self, name: str) -> tuple[Any, Any]:
+        """The ends of what was searched of a number, whether a sampler tried them or not."""
+        if name in self.spans:
+            return self.spans[name].low, self.spans[name].high
+        values = [tried.setting.values[name] for tried in self.tried]
+        return min(values), max(values)
 
 
 def base_of(study: Study, protocol: Protocol) -> tuple[Study, dict[str, tuple[str, ...]]]:
@@ -194,9 +201,9 @@ def read(search: Search, store: Store) -> list[Found]:
         if not group:
             continue
         best = choose(group)
-        found.append(
-            Found(method, scenario, tuple(group), best, () if best is None else _edges(group, best, search.spans))
-        )
+        spans = {name: span for (owner, name), span in search.spans.items() if owner == method}
+        edges = () if best is None else _edges(group, best, spans)
+        found.append(Found(method, scenario, tuple(group), best, edges, spans))
     return found
 
 
@@ -208,13 +215,13 @@ def choose(group: Sequence[Tried]) -> Tried | None:
     return min(equal, key=lambda tried: tried.setting.place, default=None)
 
 
-def _edges(group: Sequence[Tried], best: Tried, spans: Mapping[tuple[str, str], Span]) -> tuple[str, ...]:
+def _edges(group: Sequence[Tried], best: Tried, spans: Mapping[str, Span]) -> tuple[str, ...]:
     """Where a wider grid might hold a better value: not at the end of what the hyper-parameter allows."""
     edges = []
     for index, (name, value) in enumerate(best.setting.values.items()):
         parameter = METHODS[best.setting.method].hyperparameters[name]
         last = max(tried.setting.place[index] for tried in group)
-        span = spans.get((best.setting.method, name))
+        span = spans.get(name)
         extreme = best.setting.place[index] in (0, last) if span is None else span.at_edge(value)
         ends = last > 0 and extreme and type(parameter.default) in (int, float)
         if ends and value not in (parameter.low, parameter.high):

@@ -8,7 +8,7 @@ from typing import Any
 
 from cl_ext.methods import METHODS
 from cl_ext.study.document import Document, YamlLoader
-from cl_ext.study.frame import tuning_of
+from cl_ext.study.origins import combined_tuning
 from cl_ext.study.protocol import Protocol
 from cl_ext.study.reader import find_file
 from cl_ext.study.spec import Study, StudyError
@@ -132,31 +132,12 @@ def lay_over(study: Study, changes: Iterable[tuple[str, str, Mapping[str, Any]]]
 
 
 def merged_tuning(study: Study, protocol: Protocol, found: Sequence[Found]) -> dict[str, Any]:
-    """The study's `tuning` after the search: methods that were not tuned now keep how they were before."""
+    """The study's `tuning` after the search: what was not chosen now keeps how it was chosen before."""
     how = {"protocol": protocol.text(), "seeds": list(protocol.seeds)}
-    new = {each.method: how | {"configurations": len(each.tried)} for each in found if each.chosen is not None}
-    return combined_tuning(study, new) or how | {"configurations": {}}
-
-
-def combined_tuning(study: Study, new: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The study's `tuning` where some methods' values were chosen anew; empty where it says nothing of any.
-
-    Args:
-        study: The study, with how its values were chosen before.
-        new: By method, `protocol`, `configurations` and `seeds`.
-    """
-    counted = study.tuning.get("configurations")
-    said = set(study.values) | set(counted if isinstance(counted, Mapping) else ())
-    before = {name: tuning_of(study.tuning, name) for name in study.methods if name in said and name not in new}
-    every = dict(new) | {name: old for name, old in before.items() if any(old.values())}
-    if not every:
-        return {}
-    tuning: dict[str, Any] = {}
-    for key in ("protocol", "configurations", "seeds"):
-        own = {name: each[key] for name, each in every.items() if each[key] is not None}
-        equal = key != "configurations" and all(one == next(iter(own.values())) for one in own.values())
-        tuning[key] = (next(iter(own.values())) if own else None) if equal else own
-    return {key: value for key, value in tuning.items() if value is not None}
+    chosen = [each for each in found if each.chosen is not None]
+    return combined_tuning(
+        study, {(each.method, each.scenario): how | {"configurations": len(each.tried)} for each in chosen}
+    )
 
 
 def tuned_text(
@@ -193,7 +174,9 @@ def study_text(
     else:
         lines, at, said = _without(text.splitlines(), root)
         comment += ["# What the study said of its values before:", *said] if said else []
-    block = ["tuning:", *(f"  {key}: {_dump(value)}" for key, value in tuning.items()), "values:"]
+    block = ["tuning:"] if tuning else []
+    block += [f"  {key}: {_dump(value)}" for key, value in tuning.items()]
+    block += ["values:"] if values else []
     block += [f"  {method}: {_dump(given)}" for method, given in values.items()]
     at = len(lines) if at is None else at
     return "\n".join([*lines[:at], *comment, *block, *lines[at:]]) + "\n"

@@ -3,6 +3,9 @@
 from cl_ext.report import leaderboard
 from cl_ext.report.rows.budgets import BUDGETS, budget_text, ladder, rungs
 from cl_ext.report.rows.cells import prepare
+from cl_ext.report.rows.results import Results
+from cl_ext.report.tables.exports import write_results
+from cl_ext.report.web.views import budget_section
 
 import numpy as np
 import pandas as pd
@@ -67,6 +70,32 @@ def test_a_budget_that_changes_nothing_is_no_rung():
 
 def test_few_seeds_tell_nothing_apart():
     assert of(frame(seeds=4), "extra_bytes")["tied"].isna().all()
+
+
+def test_nothing_tied_and_too_few_seeds_are_told_apart_in_every_format(tmp_path):
+    few = frame(seeds=3).assign(study="few")
+    results = Results(pd.concat([frame(), few]))
+    expected = {("s", "lwf"): "none", ("s", "der"): "er", ("s", "gem"): "none"}
+    expected |= {("few", label): "unknown" for label in ("lwf", "der", "gem")}
+    write_results(results, tmp_path)
+    table = pd.read_csv(tmp_path / "budgets.csv", keep_default_na=False)
+    assert {(row["study"], row["label"]): row["tied"] for _, row in table.iterrows()} == expected
+    _, _, part = (tmp_path / "leaderboard.md").read_text(encoding="utf-8").partition("## Equal memory")
+    for study in ("s", "few"):
+        lines = part.partition(f"### {study}, class")[2].partition("\n##")[0].splitlines()
+        shown = {line.split(" | ")[1]: line.split(" | ")[5].rstrip(" |") for line in lines if line.startswith("| ")}
+        assert {label: tied for label, tied in shown.items() if (study, label) in expected} == {
+            label: tied for (board, label), tied in expected.items() if board == study
+        }
+    (section,) = budget_section(results.budgets)
+    texts = [
+        (row.label.text.split(",")[0], row.cells[1].text, row.cells[4].text, row.cells[4].value)
+        for each in section.tables
+        for row in each.rows
+    ]
+    assert {(study, label): tied for study, label, tied, _ in texts} == expected
+    # what nothing is known of is sorted last
+    assert all((value is None) == (tied == "unknown") for *_, tied, value in texts)
 
 
 def test_incomplete_rows_and_references_do_not_stand_for_a_budget():

@@ -63,12 +63,13 @@ def test_growth_of_network_time_and_memory():
                     "parameters": 100 + 50 * e,
                     "nonzero": 1,
                     "by_task": {},
-                    "extra_bytes": 0,
+                    "extra_bytes": 1000 * e + 10 * record["seed"],
                     "train_cpu_seconds": seconds[e],
                 }
                 for e in range(6)
             ]
     (table,) = size_tables(synthetic.frame(records))
-    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[4:]]
-    assert lines == [["cpg", "2", "100", "350", "3.50", "1.50", "3.75", "2.50", "600"]]
+    head, _, *lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+    assert lines == [["cpg", "2", "100", "350", "3.50", "5,005", "1.50", "3.75", "2.50", "600"]]
+    assert head[5] == "bytes beside, end"
     assert size_tables(synthetic.frame(synthetic.records(seeds=1, names=["er"]))) == []

@@ -82,7 +82,9 @@ def test_markdown_shows_the_csv(frame, rows):
 
 def plain(cell: str) -> str:
     """A LaTeX cell as text."""
-    cell = re.sub(r"\\shortstack\[r\]\{(.*?)\\\\ .*", r"\1", cell)
+    if cell.startswith(r"\shortstack[r]"):  # lines of a head, the last perhaps a unit
+        lines = cell.removesuffix(r"\\").strip().removeprefix(r"\shortstack[r]{").removesuffix("}").split(r"\\ ")
+        cell = " ".join(line for line in lines if not line.startswith("{["))
     cell = re.sub(r"\\text(bf|it)\{([^}]*)\}|\\underline\{([^}]*)\}", lambda found: found[2] or found[3], cell)
     for tex, sign in (("$\\pm$", "±"), ("$-$", "-"), ("---", "—"), (r"\_", "_")):
         cell = cell.replace(tex, sign)
@@ -90,25 +92,28 @@ def plain(cell: str) -> str:
 
 
 def test_latex_shows_the_csv(frame, rows):
-    boards = tables(to_latex(frame, methods=synthetic.SCENARIOS), "Method & ACC", " & ")
+    text = to_latex(frame, methods=synthetic.SCENARIOS, text_width=500)
+    boards = tables(text, "Method & Tier & ACC", " & ")
     assert len(boards) == 2
     for board, (_, part) in zip(boards, rows.groupby("scenario", sort=False), strict=True):
         heads, *lines = board
+        assert [plain(head) for head in heads[-4:]] == ["Cost", "Extra memory", "Tuning", "Seeds"]
         assert len(lines) == len(part)
         for line, (_, row) in zip(lines, part.iterrows(), strict=True):
             assert plain(line[0]) == row["label"]
-            for head, cell in zip(heads[1:-2], line[1:-2], strict=True):
+            assert plain(line[1]) == ("—" if pd.isna(row["tier"]) else f"{row['tier']:.0f}")
+            for head, cell in zip(heads[2:-2], line[2:-2], strict=True):
                 assert plain(cell) == expected(row, plain(head)), (row["label"], head)
 
 
 def test_bold_is_the_best_and_underlined_is_its_tier(frame):
     table = leaderboard(frame, synthetic.SCENARIOS)
     for board, (_, part) in zip(
-        tables(to_latex(frame, methods=synthetic.SCENARIOS), "Method & ACC", " & "),
+        tables(to_latex(frame, methods=synthetic.SCENARIOS), "Method & Tier & ACC", " & "),
         table.groupby("scenario", sort=False),
         strict=True,
     ):
-        marked = [(r"\textbf" in line[1], r"\underline" in line[1]) for line in board[1:]]
+        marked = [(r"\textbf" in line[2], r"\underline" in line[2]) for line in board[1:]]
         tied = part["tier"].eq(1).fillna(False) & ~part["best"]
         assert marked == list(zip(part["best"], tied, strict=True))
         assert sum(best for best, _ in marked) == 1
@@ -116,7 +121,7 @@ def test_bold_is_the_best_and_underlined_is_its_tier(frame):
 
 def test_chosen_columns(frame):
     text = to_latex(frame, columns=["steps", "accuracy"])
-    assert "Method & Steps & ACC & Tuning & Seeds" in text
+    assert "Method & Tier & Steps & ACC & Tuning & Seeds" in text
     with pytest.raises(ValueError, match=r"there is no column 'acc'; columns are accuracy, "):
         to_latex(frame, columns=["acc"])
 

@@ -90,7 +90,7 @@ def test_pages_mark_it_and_link_its_source(write):
     assert shown in text
     assert "**95.00" not in text
     tex = latex_tables(Results(own(), outside=read_outside(write(MEAN))))
-    assert r"ER (theirs) (A \& B 2020 Table 1) & 95.00 $\pm$ 0.72 & --- & 10 \\" in tex
+    assert r"ER (theirs) (A \& B 2020 Table 1) & --- & 95.00 $\pm$ 0.72 & --- & 10 \\" in tex
     assert "results of others" in tex
     assert "outside |" not in to_markdown(own())
 
@@ -143,11 +143,22 @@ def test_the_line_is_the_files_own(write):
         ("study,method,accuracy", "line 1: the columns stream, scenario, source are missing"),
         (HEAD + ",acc", "line 1: unknown column 'acc'; columns can be study, stream"),
         ("", "line 1: the columns study, stream"),
+        (HEAD + ",accuracy", "line 1: the column 'accuracy' stands there twice"),
+        (HEAD, "it has a head line and no results"),
     ],
 )
 def test_the_head_is_checked(write, head, said):
     with pytest.raises(OutsideError, match=said):
         read_outside(write(head=head))
+
+
+def test_blanks_behind_commas_and_line_breaks_in_quotes_are_read(write):
+    plain = read_outside(write(MEAN))
+    spaced = read_outside(write(MEAN.replace(",", ", "), head=HEAD.replace(",", " , ")))
+    pd.testing.assert_frame_equal(plain, spaced)
+    broken = read_outside(write('s,d,class,"GEM\nagain",,3,0.5,,P,', "s,d,class,ER,1,,0.5,,P,"))
+    assert broken["method"].tolist() == ["GEM\nagain", "ER"]
+    assert broken["line"].tolist() == ["3", "4"]
 
 
 def test_no_file(tmp_path):

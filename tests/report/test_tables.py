@@ -2,11 +2,15 @@
 
 import io
 import itertools
+import re
 
 from cl_ext.report import leaderboard, terminal_table, to_csv, to_latex, to_markdown, write_leaderboard
 from cl_ext.report.rows.columns import COLUMNS, columns_for, count, percent, seconds, size
+from cl_ext.report.rows.outside import read_outside
+from cl_ext.report.rows.results import Results
 from cl_ext.report.tables.exports import has_parquet
 from cl_ext.report.tables.latex_text import tex
+from cl_ext.report.tables.markdown import escaped, markdown_page
 
 import pandas as pd
 import pytest
@@ -71,11 +75,11 @@ def test_csv_is_the_leaderboard_in_fractions():
 def test_latex():
     text = to_latex(small(), FAULTS)
     assert (
-        r"er\textsuperscript{1} & \textbf{81.00} $\pm$ 2.78 & \textbf{$-$40.50} $\pm$ 1.39 & 1.50 & 12.3 kB & 5/5"
+        r"er\textsuperscript{1} & 1 & \textbf{81.00} $\pm$ 2.78 & \textbf{$-$40.50} $\pm$ 1.39 & 1.50 & 12.3 kB & 5/5"
         in text
     )
-    assert r"\textit{naive} & 20.00 $\pm$ 0.00" in text
-    assert r"gem & --- & --- & --- & --- & 0/5 \\" in text
+    assert r"\textit{naive} & --- & 20.00 $\pm$ 0.00" in text
+    assert r"gem & --- & --- & --- & --- & --- & 0/5 \\" in text
     for rule in (r"\toprule", r"\midrule", r"\bottomrule"):
         assert text.count(rule) == 1
     assert r"\label{tab:my-study-class}" in text
@@ -176,3 +180,46 @@ def test_a_label_is_no_html():
     text = to_markdown(frame)
     assert r"\<script>alert(1)\</script>" in text
     assert "<script" not in text.replace(r"\<script", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("[x](http://y)", r"\[x\](http://y)"),
+        ("*bold* ~~no~~", r"\*bold\* \~\~no\~\~"),
+        ("`code` a\\b", r"\`code\` a\\b"),
+        ("<b> n < 5", r"\<b> n < 5"),
+        ("_a_ b_c", r"\_a\_ b_c"),
+        ("joint_incremental _x", "joint_incremental _x"),
+        ("$x$ R&D &lt; &#42;", r"\$x\$ R&D \&lt; \&#42;"),
+        ("two\n lines", "two lines"),
+    ],
+)
+def test_names_are_shown_in_markdown_as_they_are(text, shown):
+    assert escaped(text) == shown
+
+
+def test_a_name_keeps_its_row_in_markdown():
+    name = "[x](y)*`|<b>"
+    frame = small().assign(method=lambda f: f["method"].replace("er", name))
+    line = next(line for line in to_markdown(frame).splitlines() if "81.00" in line)
+    assert line.startswith(r"| \[x\](y)\*\`\|\<b> | 1 | **81.00 ± 2.78** |")
+    assert len(re.split(r"(?<!\\)\|", line)) == 10
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://example.org/a_b?c=1#d", "A ([Table 1](https://example.org/a_b?c=1#d))"),
+        ("HTTP://e.org/a (b)|c", "A ([Table 1](HTTP://e.org/a%20%28b%29%7Cc))"),
+        ("javascript:alert(1)", "A (Table 1)"),
+        ("data:text/html;x", "A (Table 1)"),
+        ("", "A (Table 1)"),
+    ],
+)
+def test_only_web_addresses_are_links_in_markdown(url, shown, tmp_path):
+    path = tmp_path / "others.csv"
+    lines = ["study,stream,scenario,method,n,accuracy,sd,source,url", f"my_study,,class,A,5,0.5,0.01,Table 1,{url}"]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    text = markdown_page(Results(small(), outside=read_outside(path)))
+    assert f"| {shown} |" in text

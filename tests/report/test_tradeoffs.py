@@ -53,3 +53,11 @@ def test_a_cost_axis_has_ticks_enough_to_be_read(most, shown):
     ticks = [tick.get_text() for tick in axis.get_xticklabels() if low <= tick.get_position()[0] <= high]
     assert len(ticks) >= 3
     assert set(ticks) <= {*shown, "1.25 kB", "1.5 kB", "1.75 kB"}
+
+
+def test_where_nothing_costs_anything_all_stand_at_0():
+    (page,) = accuracy_against_memory(frame(2, {"naive": 0, "er": 0, "lwf": 0}))
+    FigureCanvasAgg(page).draw()
+    (axis,) = page.axes
+    assert axis.get_xlim()[0] <= 0 <= axis.get_xlim()[1]
+    assert "0 B" in [tick.get_text() for tick in axis.get_xticklabels()]

@@ -278,6 +278,15 @@ def test_intervals_are_drawn_on_one_scale():
     assert (none.text, none.value, none.interval) == ("—", None, None)
     assert alone.interval == (100.0, 100.0, 100.0)  # one seed: a point
     assert first.text == "40.00% to 60.00%"
+    assert alone.text == "no interval"
+    flat = interval_cells(mean, mean, mean)
+    assert flat[0].text == "50.00% to 50.00%"  # an interval of no width is one
+
+
+def test_what_tiers_rest_on_is_not_said_to_be_a_test():
+    note = next(a["title"] for tag, a in PAGE.elements if tag == "th" and a.get("data-key") == "tier")
+    assert "exact tests or intervals" in note
+    assert "no test tells apart" not in note
 
 
 def test_equal_values_without_spread_have_a_drawing():

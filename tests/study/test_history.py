@@ -10,12 +10,11 @@ from cl_ext.report.pages import write_report
 from cl_ext.study import CellSpec, Store, Study, StudyError, collect, load_records, plan, run
 from cl_ext.study.cellspec import SCHEMA
 
-import numpy as np
 import pandas as pd
 import pytest
 
 from tests.study.helpers import TINY, write
-from tests.study.search import call
+from tests.study.search import TWO, call, write_record
 
 RECORDS = Path(__file__).parent / "records"
 STORES = sorted(path for path in RECORDS.iterdir() if path.is_dir())
@@ -175,16 +174,38 @@ def test_a_half_written_or_damaged_record_is_no_record(tmp_path):
 
 
 def test_where_values_came_from_stands_beside_every_later_record(tmp_path):
-    """Also where a cell's folder alone is copied into another store, and no study is known."""
-    tuned = "tuning: {protocol: by grid, configurations: {lfl: 7}, seeds: [50, 51]}\nvalues: {lfl: {lfl_lambda: 2}}\n"
-    study = Study.load(write(tmp_path, TINY.replace("[naive, joint]", "[naive, lfl]").replace("0-1", "0") + tuned))
-    summary = run(study, tmp_path / "out")
-    assert summary.states["done"] == 2
+    """Also where a cell's folder alone is copied into another store, and no study is known; scenario by scenario."""
+    tuned = (
+        "tuning: {protocol: by grid, configurations: {lfl: {class: 7}}, seeds: [50, 51]}\n"
+        "values: {lfl: {lfl_lambda: 2}}\n"
+    )
+    text = TINY.replace("[naive, joint]", "[naive, lfl]").replace("[class]", "[task, class]").replace("0-1", "0")
+    assert run(Study.load(write(tmp_path, text + tuned)), tmp_path / "out").states["done"] == 4
     shutil.copytree(tmp_path / "out" / "cells", tmp_path / "other" / "cells")
+    columns = ["tuning_protocol", "tuning_configurations", "tuning_seeds"]
     for store in ("out", "other"):
-        frame = collect(tmp_path / store).set_index("method")
-        assert frame.loc["lfl", ["tuning_protocol", "tuning_configurations", "tuning_seeds"]].tolist() == [
-            "by grid", 7, "50, 51",
-        ]  # fmt: skip
-        assert pd.isna(frame.loc["naive", "tuning_protocol"])
-    assert np.isnan(frame.loc["naive", "tuning_configurations"])
+        frame = collect(tmp_path / store).set_index(["method", "scenario"])
+        assert frame.loc[("lfl", "class"), columns].tolist() == ["by grid", 7, "50, 51"]
+        assert frame.loc[("lfl", "task"), columns].isna().all(), (
+            "its value is the study's, and nothing was tried for it"
+        )
+        assert frame.loc["naive", columns].isna().all(axis=None)
+
+
+def test_what_older_stores_say_of_tuning_they_go_on_saying(tmp_path):
+    """Their studies and cells tell methods apart at most: that holds for every scenario."""
+    study = Study.load(write(tmp_path, TWO.replace("0-1", "0")))
+    store = Store(tmp_path / "out")
+    how = {"protocol": "by grid", "configurations": 7, "seeds": [50]}
+    for cell in study.cells():
+        write_record(store, cell, 0.5)
+        path = store.folder(cell.run_id) / "environment.json"
+        path.write_text(json.dumps({"tuning": how} if cell.method == "lfl" else {}))
+    alone = collect(tmp_path / "out").set_index(["method", "scenario"])
+    described = {"stream": "split digits", "cells": [cell.run_id for cell in study.cells()]}
+    store.write_study("tiny", described | {"tuning": how | {"configurations": {"lfl": 7}}})
+    columns = ["tuning_protocol", "tuning_configurations", "tuning_seeds"]
+    for frame in (alone, collect(tmp_path / "out").set_index(["method", "scenario"])):
+        for scenario in ("task", "class"):
+            assert frame.loc[("lfl", scenario), columns].tolist() == ["by grid", 7, "50"]
+            assert pd.isna(frame.loc[("scp", scenario), "tuning_protocol"])

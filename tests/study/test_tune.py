@@ -166,6 +166,14 @@ def test_a_best_value_at_the_edge_of_its_grid_is_said(tmp_path, best, edges):
     ]
 
 
+def test_the_ends_of_a_grid_are_its_smallest_and_largest_value(tmp_path):
+    """Whatever order the settings come in: a sampler's come as they were drawn."""
+    (found,) = found_of(tmp_path, {0.1: 0.9, 1.0: 0.5, 10.0: 0.5})[2]
+    turned = dataclasses.replace(found, tried=found.tried[1:] + found.tried[:1])
+    assert list(tuning_lines([turned])) == list(tuning_lines([found]))
+    assert found.ends("lfl_lambda") == (0.1, 10.0)
+
+
 def test_a_grid_of_one_value_has_no_edge(tmp_path):
     (found,) = found_of(tmp_path, {1.0: 0.5})[2]
     assert found.edges == ()

@@ -3,9 +3,12 @@
 import dataclasses
 import re
 
+from cl_ext.methods import METHODS
+from cl_ext.methods.criterion import ScenarioCrossEntropy
 from cl_ext.streams import StreamSpec, build_stream
 from cl_ext.study import CellSpec, Study, StudyError, collect, run
 from cl_ext.study.cell import run_cell
+from cl_ext.study.origins import tuning_of
 from cl_ext.study.protocol import Protocol, first_experiences
 from cl_ext.study.transfer import fixed, transferred
 from cl_ext.study.tune import search_of
@@ -55,24 +58,65 @@ def test_a_concat_stream_keeps_its_images_size(tmp_path):
     assert built.outputs == 6
 
 
-def test_a_run_on_the_first_experiences_is_the_beginning_of_the_whole_run():
-    """Bit for bit: the same network, whose head has the classes of the whole stream, the same batches."""
-    stream = {"name": "split", "dataset": "digits", "experiences": 5, "class_order": "seed", "angles": None,
-              "validation": 0.2}  # fmt: skip
+def whole_and_part(method: str, scenario: str, stream: dict, **values: object) -> tuple[dict, dict]:
+    """Trains on a stream and on its beginning."""
     cell = CellSpec(
-        stream=stream, scenario="class", network={"name": "mlp", "hidden": [16], "head": "full", "bias": True},
+        stream=stream, scenario=scenario, network={"name": "mlp", "hidden": [16], "head": "full", "bias": True},
         budget={"optimizer": "sgd", "lr": 0.1, "momentum": 0.0, "weight_decay": 0.0, "batch_size": 32, "epochs": 1,
                 "online": False, "reset_optimizer": False, "loss": "all"},
-        evaluation="experience", device="cpu", method="naive", revision=1,
+        evaluation="experience", device="cpu", method=method, revision=METHODS[method].revision,
+        hyperparameters=METHODS[method].resolve(values),
     )  # fmt: skip
-    whole = run_cell(cell)
-    part = run_cell(dataclasses.replace(cell, stream=stream | {"first": 3}))
-    assert whole["status"] == part["status"] == "done"
+    return run_cell(cell), run_cell(dataclasses.replace(cell, stream=stream | {"first": 3}))
+
+
+def check_beginning(whole: dict, part: dict) -> None:
+    """Bit for bit: the same network, whose head has the classes of the whole stream, the same batches."""
+    assert whole["status"] == part["status"] == "done", (whole["error"], part["error"])
     for which in ("task_aware", "task_agnostic"):
-        R, beginning = (np.array(record["matrix"][which]) for record in (whole, part))
+        R, beginning = (np.array(record["matrix"][which], dtype=float) for record in (whole, part))
         assert beginning.shape == (4, 3)
-        assert np.array_equal(R[:4, :3], beginning)
+        assert np.array_equal(R[:4, :3], beginning, equal_nan=True)
     assert part["costs"]["parameters"] == whole["costs"]["parameters"]
+
+
+@pytest.mark.parametrize("scenario", ["class", "task", "domain"])
+@pytest.mark.parametrize(
+    ("method", "values", "order"),
+    [
+        ("naive", {}, "fixed"), ("naive", {}, "seed"), ("lwf", {}, "fixed"), ("lwf", {}, "seed"), ("ebll", {}, "seed"),
+        ("der", {"mem_size": 100}, "seed"), ("generative_replay", {"generator_iterations": 5}, "seed"),
+        ("mas", {"mas_lambda": 0.01}, "seed"),
+    ],
+)  # fmt: skip
+def test_a_run_on_the_first_experiences_is_the_beginning_of_the_whole_run(method, values, order, scenario):
+    """Also where the loss is over a task's classes, and where a teacher or a memory asks it which those are."""
+    stream = {"name": "split", "dataset": "digits", "experiences": 5, "class_order": order, "angles": None,
+              "validation": 0.2}  # fmt: skip
+    check_beginning(*whole_and_part(method, scenario, stream, **values))
+
+
+@pytest.mark.parametrize("scenario", ["class", "task"])
+@pytest.mark.parametrize("method", ["naive", "lwf"])
+def test_the_beginning_of_a_concat_stream_too(tmp_path, monkeypatch, scenario, method):
+    monkeypatch.chdir(tmp_path)
+    for name in "abcd":
+        x, y = np.random.RandomState(ord(name)).randint(0, 255, (60, 6, 6), dtype=np.uint8), np.arange(60) % 3
+        np.savez(tmp_path / f"{name}.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    stream = {"name": "concat", "dataset": [str(tmp_path / f"{name}.npz") for name in "abcd"]}
+    check_beginning(*whole_and_part(method, scenario, stream))
+
+
+def test_the_loss_of_a_beginning_is_that_of_the_whole():
+    """Against the whole stream's table; a loss over all classes, which the cut is not to become, is another."""
+    tasks = [[3, 0], [5, 2], [1, 4], [6, 9], [7, 8]]
+    whole, part = ScenarioCrossEntropy(tasks), ScenarioCrossEntropy(tasks[:2])
+    phi = torch.randn(8, 10, generator=torch.Generator().manual_seed(0))
+    y = torch.tensor([3, 0, 5, 2, 2, 5, 0, 3])
+    assert torch.equal(whole.excluded(y, 10), part.excluded(y, 10))
+    assert torch.equal(whole(phi, y), part(phi, y))
+    assert not torch.isclose(part(phi, y), torch.nn.functional.cross_entropy(phi, y))
+    assert torch.equal(part(phi[:, :6], y), whole(phi[:, :6], y)), "a head that has not grown so far"
 
 
 def test_a_stream_that_is_not_cut_keeps_its_cells_ids(tmp_path):
@@ -115,7 +159,7 @@ def test_every_protocol_stands_in_the_frame_of_a_later_run(tmp_path, fake):
         assert frame.loc[["lfl", "scp"], "tuning_protocol"].str.startswith(name).all()
         assert np.isnan(frame.loc["naive", "tuning_configurations"])
     assert frame["tuning_protocol"].to_dict() | {"naive": None} == {
-        "naive": None, "lfl": "fixed: the paper's values", "scp": "fixed: the study's values",
+        "naive": None, "lfl": "fixed: the row's defaults", "scp": "fixed: the study's values",
     }  # fmt: skip
 
 
@@ -132,10 +176,39 @@ def test_fixed_leaves_what_was_tuned_of_other_methods(tmp_path):
     tuned = "tuning: {protocol: by eye, configurations: {lfl: 5}, seeds: [7]}\nvalues: {lfl: {lfl_lambda: 3}}\n"
     given = fixed(Study.load(write(tmp_path, TWO + tuned)), ["scp"])
     assert given.tuning == {
-        "protocol": {"scp": "fixed: the paper's values", "lfl": "by eye"},
+        "protocol": {"scp": "fixed: the row's defaults", "lfl": "by eye"},
         "configurations": {"scp": 0, "lfl": 5},
         "seeds": {"scp": [], "lfl": [7]},
     }
+
+
+def test_fixed_keeps_how_values_were_found(tmp_path):
+    """Values that were tuned do not become values of which nothing was tried by being fixed."""
+    tuned = (
+        "tuning: {protocol: by grid, configurations: {lfl: {task: 11}}, seeds: [1000, 1001]}\n"
+        "values: {lfl: {lfl_lambda: {task: 3, class: 1}}}\n"
+    )
+    study = Study.load(write(tmp_path, TWO + tuned))
+    given = fixed(study)
+    assert given.values == study.values
+    assert tuning_of(given.tuning, "lfl", "task") == {
+        "protocol": "fixed: by grid", "configurations": 11, "seeds": [1000, 1001],
+    }  # fmt: skip
+    none = {"configurations": 0, "seeds": []}
+    assert tuning_of(given.tuning, "lfl", "class") == none | {"protocol": "fixed: the study's values"}
+    assert tuning_of(given.tuning, "scp", "task") == none | {"protocol": "fixed: the row's defaults"}
+    again = fixed(dataclasses.replace(study, tuning=given.tuning))
+    assert again.tuning == given.tuning, "fixed twice is fixed once"
+
+
+def test_fixed_defaults_are_not_what_one_protocol_for_all_says(tmp_path):
+    """A protocol without names is that of the values that the study sets, not of defaults."""
+    tuned = "tuning: {protocol: by eye, seeds: [7]}\nvalues: {lfl: {lfl_lambda: 3}}\n"
+    given = fixed(Study.load(write(tmp_path, TWO + tuned)))
+    assert tuning_of(given.tuning, "lfl", "task")["protocol"] == "fixed: by eye"
+    assert tuning_of(given.tuning, "scp", "task") == {
+        "protocol": "fixed: the row's defaults", "configurations": 0, "seeds": [],
+    }  # fmt: skip
 
 
 SOURCE = """\
@@ -155,11 +228,26 @@ def test_transfer_takes_the_values_of_equal_scenarios(tmp_path):
     given = transferred(study, Study.load(write(tmp_path, SOURCE, "other.yaml")))
     assert given.values == {"lfl": {"lfl_lambda": {"task": 1, "class": 0.2}}, "scp": {"scp_lambda": 3}}
     how = "transfer from other, version 2 (permuted digits): by grid"
-    assert given.tuning == {"protocol": how, "configurations": {"lfl": 7}, "seeds": [50]}
+    assert given.tuning == {"protocol": how, "configurations": {"lfl": {"class": 7}}, "seeds": [50]}
+    assert tuning_of(given.tuning, "lfl", "task")["protocol"] is None, "the study's own value, of which it says nothing"
     assert given.lines == (
         "lfl: other has no task-incremental values; the study keeps what it had there",
         "the study keeps what it had, because other was not tuned for it: scp",
     )
+
+
+def test_transfer_takes_only_what_was_tuned(tmp_path):
+    """The other study has class-incremental values that nobody tuned, and none task-incremental."""
+    study = Study.load(write(tmp_path, TWO + "values: {lfl: {lfl_lambda: 1}}\n"))
+    text = SOURCE.replace("[domain, class]", "[domain, class, task]")
+    text = text.replace("permuted", "split").replace("experiences: 3", "experiences: 5")
+    counted = text.replace("{lfl: 7}", "{lfl: {domain: 7}}")
+    with pytest.raises(StudyError, match="other has no tuned values"):
+        transferred(study, Study.load(write(tmp_path, counted, "other.yaml")))
+    given = transferred(study, Study.load(write(tmp_path, text.replace("{lfl: 7}", "{lfl: {class: 7}}"), "other.yaml")))
+    assert given.values["lfl"] == {"lfl_lambda": {"task": 1, "class": 0.2}}
+    assert given.lines[0] == "lfl: other has no tuned task-incremental values; the study keeps what it had there"
+    assert given.tuning["configurations"] == {"lfl": {"class": 7}}
 
 
 def test_transfer_on_the_command_line(tmp_path, fake):
@@ -172,7 +260,9 @@ def test_transfer_on_the_command_line(tmp_path, fake):
         {"lfl_lambda": 0.2}, False,
     )  # fmt: skip
     run(after, tmp_path / "runs")
-    frame = collect(tmp_path / "runs").groupby("method").first()
+    frame = collect(tmp_path / "runs")
+    assert frame.loc[frame["scenario"] == "task", "tuning_protocol"].isna().all()
+    frame = frame.groupby("method").first()
     assert frame.loc["lfl", "tuning_protocol"].startswith("transfer from other, version 2")
     assert (frame.loc["lfl", "tuning_seeds"], frame.loc["lfl", "tuning_configurations"]) == ("50", 7)
     assert frame["tuning_protocol"].isna()[["naive", "scp"]].all()

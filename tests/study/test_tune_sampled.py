@@ -1,5 +1,6 @@
 """Searches by Optuna's samplers: seeded, resumable, every trial a cell of the store."""
 
+import dataclasses
 import json
 import math
 import sys
@@ -172,6 +173,18 @@ def test_words_and_whole_numbers_are_drawn_as_such(tmp_path, fake):
 )
 def test_what_an_edge_of_a_range_is(span, value, edge):
     assert span.at_edge(value) is edge
+
+
+def test_the_range_that_is_told_is_what_was_drawn_from(tmp_path, fake):
+    """Not the first and the last trial, nor the smallest and the largest."""
+    fake(peak)
+    study = Study.load(write(tmp_path, TINY.replace("[naive, joint]", "[scp]")))
+    ((found,), _) = tune(study, Protocol(sampler="random", trials=4), tmp_path / "out")
+    drawn = [tried.setting.values["scp_lambda"] for tried in found.tried]
+    assert 0.01 < min(drawn) < max(drawn) < 1e5
+    assert found.ends("scp_lambda") == (0.01, 1e5)
+    (line,) = tuning_lines([dataclasses.replace(found, edges=("scp_lambda",))])
+    assert line.endswith(", searched from 0.01 to 100000")
 
 
 def test_what_is_drawn_from():

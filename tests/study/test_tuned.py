@@ -89,14 +89,12 @@ def test_untuned_methods_keep_how_they_were_tuned(tmp_path):
         write_record(store, cell, 0.5)
     tuning = merged_tuning(study, protocol, read(search, store))
     assert tuning == {
-        "protocol": {"lfl": protocol.text(), "scp": "by eye"},
-        "configurations": {"lfl": 7},
-        "seeds": {"lfl": [1000], "scp": [7]},
+        "protocol": {"lfl": {"task": protocol.text(), "domain": "by eye", "class": "by eye"}, "scp": "by eye"},
+        "configurations": {"lfl": {"task": 7}},
+        "seeds": {"lfl": {"task": [1000], "domain": [7], "class": [7]}, "scp": [7]},
     }
     again = dataclasses.replace(study, tuning=tuning)
-    tuning = merged_tuning(again, Protocol(methods=("scp",)), [])
-    assert tuning["protocol"] == {"lfl": protocol.text(), "scp": "by eye"}
-    assert tuning["configurations"] == {"lfl": 7}
+    assert merged_tuning(again, Protocol(methods=("scp",)), []) == tuning
 
 
 COMMENTED = """\

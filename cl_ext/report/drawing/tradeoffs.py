@@ -52,7 +52,7 @@ def _cost_axis(axis: Axes, values: "pd.Series[float]") -> None:
         decades = 10.0 ** np.arange(np.log10(threshold), np.log10(max(most, threshold)) + 1)
         decades = decades[:: max(1, -(-len(decades) // min(4, most_ticks)))]
         axis.set_xticks([0, *decades])
-        axis.xaxis.set_minor_locator(FixedLocator(_nines(threshold, 10 * most)))
+        axis.xaxis.set_minor_locator(FixedLocator(_nines(threshold, 10 * max(most, threshold))))
     elif least < most < _NARROW * least:  # powers of ten would leave no tick on it
         axis.xaxis.set_major_locator(MaxNLocator(4))
         return

@@ -12,6 +12,7 @@ from cl_ext.report.rows.aggregate import leaderboard
 from cl_ext.report.rows.cells import BOARD, prepare
 from cl_ext.report.rows.verdicts import Scores, scores
 from cl_ext.report.statistics import (
+    FEW_SEEDS,
     Friedman,
     Interval,
     friedman,
@@ -43,7 +44,8 @@ class Across:
         scenario: the scenario whose boards these are; "" for all.
         boards: study, stream, scenario of each board that is used.
         table: a row a method and variant: `label`; on how many `boards` it is complete, `of` all used; `runs` in all;
-            and, where it is complete on all of them, `tier` (by overlap of intervals), `iqm` of the normalised accuracy
+            and, where it is complete on all of them, `tier` (by overlap of intervals; NaN where a board has fewer than
+            5 seeds, which give intervals that are too narrow), `iqm` of the normalised accuracy
             with its stratified bootstrap interval `iqm_low`, `iqm_high`, mean `rank` (1 is the best), and the
             probability that a run of it is above one of `naive` (`over_naive`) and of the first row (`over_best`), with
             intervals. Rows on fewer boards follow, with NaN. References are left out.
@@ -77,8 +79,16 @@ def across(frame: pd.DataFrame, scenario: str = "") -> Across:
     Args:
         frame: the tidy frame, a row a cell.
         scenario: only boards of this scenario; all by default.
+
+    Raises:
+        ValueError: there is no board of this scenario.
     """
-    return across_rows(leaderboard(frame), prepare(frame), scenario)
+    table = leaderboard(frame)
+    if scenario and scenario not in set(table["scenario"]):
+        raise ValueError(
+            f"there is no board of the scenario {scenario!r}; there are {', '.join(sorted(set(table['scenario'])))}"
+        )
+    return across_rows(table, prepare(frame), scenario)
 
 
 def across_rows(table: pd.DataFrame, cells: pd.DataFrame, scenario: str = "") -> Across:
@@ -90,7 +100,8 @@ def across_rows(table: pd.DataFrame, cells: pd.DataFrame, scenario: str = "") ->
     left_out = []
     for (study, stream, kind), board in own.groupby(BOARD):
         place = (str(study), str(stream), str(kind))
-        scale, reason = _scale(board, cells)
+        made = str(board["kind"].iloc[0]) if "kind" in board else "study"
+        scale, reason = _scale(board, cells) if made == "study" else (None, f"it is a {made}, not a study")
         if scale is None:
             left_out.append((*place, reason))
         else:
@@ -152,12 +163,14 @@ def _rows(
     }
     intervals = {label: stratified_bootstrap(runs, iqm) for label, runs in scaled.items()}
     whole = sorted(scaled, key=lambda label: (-intervals[label].estimate, label))
+    few = any(len(values) < FEW_SEEDS for runs in scaled.values() for values in runs.values())
     first, step = None, 0
     for label in whole:
         interval = intervals[label]
         if first is None or interval.high < first.low:
             first, step = interval, step + 1
-        rows[label] |= {"tier": step, "rank": ranks[label], **_ends("iqm", interval)}
+        tier = np.nan if few or np.isnan(interval.low) else step
+        rows[label] |= {"tier": tier, "rank": ranks[label], **_ends("iqm", interval)}
         # On the accuracies as they are: within a board, and for one seed beside another, they are on one scale.
         rows[label] |= _ends("over_naive", probability_of_improvement(_runs(raw, label), _runs(raw, LOWER)))
         if label != whole[0]:

@@ -48,8 +48,10 @@ def leaderboard(
         - study, stream, scenario, method, variant, label;
         - `reference`; `best`: the highest mean accuracy among the complete rows that are no reference; `tier`: 1 for
           the rows that no other is shown to beat, and so on; <NA> for references, incomplete rows and too few seeds;
-        - `n` finished cells of `cells`, of `seeds` in the board and `asked` by the study; `complete` (n = seeds);
+        - `n` finished cells of `cells`, of `seeds` in the board and `asked` by the study; `complete` (n = seeds,
+          each with an accuracy);
           `failures` ("2 timeout, 1 diverged"); `few_seeds` (n < 5); `absent` ("not possible", "missing" or "");
+        - `kind`: what the board's study is (see `collect`), where the frame has it;
         - `outside`: the source of a result from elsewhere, "" for our own; `url`;
         - `tuning_protocol`, `tuning_configurations`, `tuning_seeds` where the frame has them;
         - for every entry of `COLUMNS` that the frame has, with key k: the mean k, `k_sd`, `k_half_width` (95 % Student
@@ -66,9 +68,11 @@ def leaderboard(
         rows = pd.concat([rows, _absent_rows(rows, methods, asked)], ignore_index=True)
     rows["reference"] = rows["method"].isin(REFERENCES)
     rows["few_seeds"] = rows["n"] < FEW_SEEDS
-    rows["complete"] = rows["n"].gt(0) & rows["n"].eq(rows["seeds"])
     rows["outside"], rows["url"] = "", ""
     rows = _measured(rows, cells)
+    rows["complete"] = rows["n"].gt(0) & rows["n"].eq(rows["seeds"])
+    if "accuracy_n" in rows:  # a cell may finish without a defined accuracy
+        rows["complete"] &= rows["accuracy_n"].eq(rows["seeds"])
     if within is not None:
         rows = rows[rows["reference"] | _fits(rows, within)]
     if outside is not None:
@@ -114,11 +118,13 @@ def best(board: pd.DataFrame, column: Column) -> "pd.Series[bool]":
 def _rows(cells: pd.DataFrame, asked: Asked | None) -> pd.DataFrame:
     """A row a method of each board, with its cells counted and what is said of its tuning."""
     held = [name for name in _TUNING if name in cells]
+    kinds = {"kind": ("kind", "first")} if "kind" in cells else {}
     by_row = cells.groupby([*ROW, "label"], as_index=False)
     rows = by_row.agg(
         cells=("seed", "size"),
         n=("status", lambda status: int(status.eq("done").sum())),
         failures=("status", _failures),
+        **kinds,
         **{name: (name, _said if _TUNING[name] else "max") for name in held},
     )
     rows = rows.join(cells.groupby(BOARD)["seed"].agg(set).rename("of"), on=BOARD)
@@ -143,7 +149,7 @@ def _measured(rows: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
     if not measured:  # where nothing finished, the frame may have no measured column at all
         return rows.assign(accuracy=float("nan"))
     rows = rows.join(pd.DataFrame(measured), on=ROW)
-    rows = rows.fillna({f"{key}_n": 0 for key in keys}).astype({f"{key}_n": int for key in keys})
+    rows = rows.fillna({f"{key}_n": 0 for key in keys}).astype({f"{key}_n": int for key in keys}).copy()
     return rows if "accuracy" in rows else rows.assign(accuracy=float("nan"))
 
 
@@ -194,6 +200,7 @@ def _absent_rows(
                         "seeds": board["seeds"].iloc[0],
                         "asked": board["asked"].iloc[0],
                         "absent": "missing" if able else "not possible",
+                        **({"kind": board["kind"].iloc[0]} if "kind" in board else {}),
                         **{name: "" if _TUNING[name] else np.nan for name in _TUNING if name in rows},
                     }
                 )

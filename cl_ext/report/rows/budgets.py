@@ -13,6 +13,9 @@ import pandas as pd
 BUDGETS = ("extra_bytes", "cost_relative")
 """What is held equal: bytes beside the network, and CPU seconds of training relative to `naive`."""
 
+NONE, UNKNOWN = "none", "unknown"
+"""What stands for the rows of a tier where there are no others, and where seeds are too few to say."""
+
 _SLACK = 1.0001
 """A hundredth of a per cent is no reason to stand on the next rung: 1.00001 x naive keeps to 1 x naive."""
 
@@ -101,3 +104,8 @@ def budget_text(budget: str, limit: float) -> str:
     """A limit, or what is used of it, as a table shows it."""
     column = next(column for column in COLUMNS if column.key == budget)
     return column.format(limit) + (f" {column.unit}" if column.unit else "")
+
+
+def tied_text(tied: object) -> str:
+    """`tied` of a rung as tables show it: labels, "none", or "unknown" where seeds are too few to say."""
+    return UNKNOWN if tied is None or tied != tied else str(tied) or NONE  # NaN alone differs from itself

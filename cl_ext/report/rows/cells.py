@@ -6,6 +6,9 @@ A *board* is what is compared: one scenario of one stream of one study. Only cel
 from collections.abc import Mapping
 from typing import Any
 
+from cl_ext.study.document import StudyError
+
+import numpy as np
 import pandas as pd
 
 REFERENCES = frozenset({"naive", "joint", "joint_incremental", "cumulative", "separate", "from_scratch"})
@@ -20,23 +23,29 @@ def prepare(frame: pd.DataFrame) -> pd.DataFrame:
 
     A cell that several stores hold counts once. A method that one board holds with several sets of hyper-parameters is
     as many rows: `variant` names what differs ("ewc_lambda=10.0"), `label` is the method's name with it. The cost
-    relative to `naive` joins as `cost_relative`.
+    relative to `naive` joins as `cost_relative`, and `normalised_accuracy`.
 
     Args:
         frame: a row a cell, at least study, scenario, method, seed, status (see `cl_ext.study.collect`).
 
     Returns:
-        The cells with `stream`, `variant`, `label`, `cost_relative` and `error` (one line, "" for none).
+        The cells with `stream`, `variant`, `label`, `cost_relative`, `normalised_accuracy` and `error` (one line, ""
+        for none).
 
     Raises:
-        ValueError: a needed column is absent, or two different cells claim one seed of one row.
+        ValueError: a needed column is absent, or an accuracy is no fraction.
+        StudyError: two different cells claim one seed of one row.
     """
     needed = ["study", "scenario", "method", "seed", "status"]
     if absent := [name for name in needed if name not in frame]:
         raise ValueError(f"the frame lacks the columns {absent}")
     # Python's own strings: with pyarrow installed pandas has others, which fail on frames without a row.
     texts = [name for name in (*BOARD, "method", "status", "tuning_protocol", "tuning_seeds") if name in frame]
-    cells = frame.astype(dict.fromkeys(texts, object)).copy()
+    # frames that were put together may number their rows twice
+    cells = frame.astype(dict.fromkeys(texts, object)).reset_index(drop=True).copy()
+    if "accuracy" in cells and (outside := ~cells["accuracy"].astype(float).dropna().between(0, 1)).any():
+        value = cells["accuracy"].dropna()[outside].iloc[0]
+        raise ValueError(f"the frame has an accuracy of {value:g}; accuracies are fractions in [0, 1], not per cent")
     if "stream" not in cells:
         cells["stream"] = ""
     if "run_id" in cells:
@@ -48,7 +57,7 @@ def prepare(frame: pd.DataFrame) -> pd.DataFrame:
     cells["error"] = cells["error"].map(one_line) if "error" in cells else ""
     if (twice := cells.duplicated([*ROW, "seed"])).any():
         cell = cells[twice].iloc[0]
-        raise ValueError(
+        raise StudyError(
             f"study {cell['study']!r} has two different cells of {cell['label']!r} for seed {cell['seed']} in scenario "
             f"{cell['scenario']!r}: studies with different budgets or networks need different names"
         )
@@ -57,7 +66,20 @@ def prepare(frame: pd.DataFrame) -> pd.DataFrame:
         mean = naive.groupby(BOARD)["train_cpu_seconds"].mean().rename("naive_cpu_seconds")
         cells = cells.join(mean, on=BOARD)
         cells["cost_relative"] = cells["train_cpu_seconds"] / cells["naive_cpu_seconds"]
+    if "accuracy" in cells:
+        cells["normalised_accuracy"] = _normalised(cells)
     return cells
+
+
+def _normalised(cells: pd.DataFrame) -> "pd.Series[float]":
+    """(ACC - naive) / (joint - naive) of the same board and seed; NaN where joint training is not above fine-tuning."""
+    accuracy = cells["accuracy"].astype(float).where(cells["status"].eq("done"))
+    bounds = []
+    for name in ("naive", "joint"):
+        own = cells[[*BOARD, "seed"]].assign(bound=accuracy)[cells["label"].eq(name)]
+        bounds.append(cells[[*BOARD, "seed"]].merge(own, how="left", on=[*BOARD, "seed"])["bound"].to_numpy())
+    low, high = bounds
+    return pd.Series((accuracy.to_numpy() - low) / np.where(high > low, high - low, np.nan), cells.index, float)
 
 
 def one_line(error: object) -> str:

@@ -14,7 +14,7 @@ class Column:
     """One measured column.
 
     Attributes:
-        key: its name in the tidy frame (`cost_relative` is computed from it).
+        key: its name in the tidy frame (`cost_relative` and `normalised_accuracy` are computed from it).
         title: its head in a table, with no unit.
         unit: the unit that its head shows; empty for none.
         formula: its definition as plain text.
@@ -117,6 +117,18 @@ def _cost(
 
 COLUMNS: tuple[Column, ...] = (
     *(_measure(metric) for metric in METRICS.values()),
+    Column(
+        key="normalised_accuracy",
+        title="Normalised ACC",
+        unit="%",
+        formula="(ACC - ACC of naive) / (ACC of joint - ACC of naive), all at the same seed",
+        source="after Agarwal et al. 2021 (human-normalised scores)",
+        format=percent,
+        higher_is_better=True,
+        needs="finished cells of `naive` and `joint` at the same seed, joint training above fine-tuning",
+        interval=True,
+        detail="report",
+    ),
     _cost(
         "cost_relative",
         "Cost",

@@ -1,5 +1,6 @@
 """What a store lacks: cells that failed, and cells that the study asks for or that their board makes one expect."""
 
+import itertools
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from cl_ext.study.store import Store
 import pandas as pd
 
 FAILURE_COLUMNS = [*BOARD, "label", "seed", "status", "error"]
+DISAGREEING_COLUMNS = [*BOARD, "label", "seed", "accuracy", "elsewhere"]
 MISSING_COLUMNS = [*BOARD, "label", "seed", "reason"]
 Asked = Mapping[str, Mapping[str, Any]]
 """Study -> what it asks for: `stream`, `scenarios`, `methods`, `seeds`."""
@@ -39,13 +41,23 @@ def failed_cells(frame: pd.DataFrame) -> pd.DataFrame:
     return failed.sort_values([*BOARD, "label", "seed"]).reset_index(drop=True)
 
 
+def disagreeing_cells(frame: pd.DataFrame) -> pd.DataFrame:
+    """The finished cells of which merged stores hold different results: the one that counts, and the others."""
+    if "elsewhere" not in frame:
+        return pd.DataFrame(columns=DISAGREEING_COLUMNS)
+    cells = prepare(frame)
+    found = cells.loc[cells["elsewhere"].fillna("").ne(""), DISAGREEING_COLUMNS]
+    return found.sort_values([*BOARD, "label", "seed"]).reset_index(drop=True)
+
+
 def missing_cells(
     frame: pd.DataFrame, methods: Mapping[str, Collection[str]] | None = None, asked: Asked | None = None
 ) -> pd.DataFrame:
     """The cells that should be there: study, stream, scenario, label, seed, reason.
 
     A seed that any row of a board has, or that the study asks for, is expected of every row. With `methods`, so is
-    every method of the study in every scenario that it can do.
+    every method of the study in every scenario that it can do. Of a study without any cell all that it asks for is
+    missing.
 
     Args:
         frame: the tidy frame, a row a cell.
@@ -66,4 +78,11 @@ def missing_cells(
             for label, held in sorted(present.items()):
                 reason = "no record of this seed" if held else "no record in this scenario"
                 found += [(study, stream, scenario, label, seed, reason) for seed in sorted(seeds - held)]
+    for study, content in (asked or {}).items():
+        if study in set(cells["study"]):
+            continue
+        for scenario, label in itertools.product(content.get("scenarios", ()), content.get("methods", ())):
+            if methods is None or scenario in methods.get(label, ()):
+                stream, reason = str(content["stream"]), "no record of this study"
+                found += [(study, stream, scenario, label, seed, reason) for seed in content.get("seeds", ())]
     return pd.DataFrame(found, columns=MISSING_COLUMNS)

@@ -20,6 +20,7 @@ the source does not say.
 """
 
 import csv
+import io
 import math
 from pathlib import Path
 from typing import Any
@@ -60,13 +61,17 @@ def read_outside(path: Path | str) -> pd.DataFrame:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise OutsideError(f"{path}: can't be read as a UTF-8 text file: {error}") from error
-    reader = csv.DictReader(text.splitlines())
-    heads = [str(name) for name in reader.fieldnames or ()]
+    reader = csv.DictReader(io.StringIO(text, newline=""), skipinitialspace=True)
+    heads = reader.fieldnames = [str(name).strip() for name in reader.fieldnames or ()]
     if absent := [name for name in _NEEDED if name not in heads]:
         raise OutsideError(f"{path}, line 1: the columns {', '.join(absent)} are missing; it has {', '.join(heads)}")
     if unknown := [name for name in heads if name not in _ALLOWED]:
         raise OutsideError(f"{path}, line 1: unknown column {unknown[0]!r}; columns can be {', '.join(_ALLOWED)}")
+    if twice := [name for name in heads if heads.count(name) > 1]:
+        raise OutsideError(f"{path}, line 1: the column {twice[0]!r} stands there twice")
     rows = [_line(row, f"{path}, line {reader.line_num}") | {"file": str(path)} for row in reader]
+    if not rows:
+        raise OutsideError(f"{path}: it has a head line and no results; it takes a line for each")
     columns = [*_TEXTS, "seed", "n", "sd", *(key for key in _KEYS if key in heads), "line", "file"]
     return pd.DataFrame(rows, columns=columns)
 

@@ -8,7 +8,7 @@ from cl_ext.report.rows.across_boards import Across, across_rows
 from cl_ext.report.rows.aggregate import leaderboard
 from cl_ext.report.rows.budgets import ladder
 from cl_ext.report.rows.cells import prepare
-from cl_ext.report.rows.gaps import Asked, failed_cells, missing_cells
+from cl_ext.report.rows.gaps import Asked, disagreeing_cells, failed_cells, missing_cells
 
 import pandas as pd
 
@@ -43,6 +43,11 @@ class Results:
     def failed(self) -> pd.DataFrame:
         """The cells that did not finish."""
         return failed_cells(self.frame)
+
+    @cached_property
+    def disagreeing(self) -> pd.DataFrame:
+        """The cells of which stores hold different results."""
+        return disagreeing_cells(self.frame)
 
     @cached_property
     def missing(self) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 from importlib.util import find_spec
 from pathlib import Path
 
+from cl_ext.report.rows.budgets import tied_text
 from cl_ext.report.rows.results import Results
 from cl_ext.report.tables.latex import latex_tables
 from cl_ext.report.tables.markdown import markdown_page
@@ -65,7 +66,8 @@ def write_results(results: Results, out: str | Path, footnotes: Footnotes | None
     if across:
         texts["across.csv"] = pd.concat(across).to_csv(index=False)
     if len(results.budgets):
-        texts["budgets.csv"] = results.budgets.to_csv(index=False)
+        told = results.budgets.assign(tied=[tied_text(tied) for tied in results.budgets["tied"]])
+        texts["budgets.csv"] = told.to_csv(index=False)
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
     written = [folder / name for name in texts]

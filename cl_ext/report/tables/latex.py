@@ -1,29 +1,33 @@
 """The leaderboard as LaTeX tables for a paper."""
 
-from collections.abc import Collection
+import math
+from collections.abc import Collection, Iterator, Sequence
 
 from cl_ext.report.rows.cells import BOARD
 from cl_ext.report.rows.columns import Column
 from cl_ext.report.rows.results import Results
-from cl_ext.report.statistics import FEW_SEEDS
-from cl_ext.report.tables.latex_text import tex
+from cl_ext.report.tables.latex_caption import caption, tuning_below
+from cl_ext.report.tables.latex_fit import TEXT_WIDTH, Part, chosen, floats, fold, head_lines, points
+from cl_ext.report.tables.latex_text import breakable, label_of, name_start, tex
 from cl_ext.report.tables.texts import (
     DASH,
     Footnotes,
     Scenarios,
-    board_title,
     grid,
     note_numbers,
     note_text,
     short_seeds_text,
     shown_columns,
     tier_text,
-    tuning_lines,
     tuning_notes,
     tuning_text,
 )
 
 import pandas as pd
+
+_RESIZED = r"\ifdim\wd0>\linewidth\resizebox{\linewidth}{!}{\usebox0}\else\usebox0\fi"
+_MOST_FLOATS = 16
+"""In a row; LaTeX holds back 52 at most, fewer in old versions."""
 
 
 def to_latex(
@@ -31,70 +35,141 @@ def to_latex(
     footnotes: Footnotes | None = None,
     methods: Scenarios | None = None,
     columns: Collection[str] | None = None,
+    text_width: float = TEXT_WIDTH,
 ) -> str:
-    """The leaderboard as LaTeX: a `table*` a board, which needs the package booktabs and no other.
+    r"""The leaderboard as LaTeX: a `table*` a board, several where its rows need more than a page.
+
+    The first line names the packages: booktabs, and graphicx where the columns named may be wider than the page.
 
     Args:
         frame: the tidy frame, a row a cell.
         footnotes: method -> sentences on its known faults, set after the tables.
         methods: method -> the scenarios it can do (see `leaderboard`).
-        columns: keys of the columns to show, in order; by default those that fit the width of a page.
+        columns: keys of the columns to show, in order; by default those that fit the width. Named ones that do not are
+            made smaller.
+        text_width: the page's `\textwidth` in points, 345 for `article` at 10 pt, 397 for NeurIPS and ICLR.
 
     Returns:
-        The tables, one after the other.
+        The tables, one after the other, in ASCII.
 
     Raises:
         ValueError: a key is no column's.
     """
-    return latex_tables(Results(frame, methods), footnotes, columns)
+    return latex_tables(Results(frame, methods), footnotes, columns, text_width)
 
 
-def latex_tables(results: Results, footnotes: Footnotes | None = None, columns: Collection[str] | None = None) -> str:
+def latex_tables(
+    results: Results,
+    footnotes: Footnotes | None = None,
+    columns: Collection[str] | None = None,
+    text_width: float = TEXT_WIDTH,
+) -> str:
     """As `to_latex`, from results."""
     footnotes = footnotes or {}
     notes = note_numbers(results.table, footnotes)
-    parts = ["% Needs \\usepackage{booktabs}"]
-    parts += [_table(board, notes, columns) for _, board in results.table.groupby(BOARD)]
-    faults = [rf"\textsuperscript{{{number}}}\,{tex(note_text(footnotes[method]))}" for method, number in notes.items()]
-    if faults:
+    boards = [board for _, board in results.table.groupby(BOARD)]
+    labels: set[str] = set()
+    tables = [text for board in boards for text in _board(board, notes, columns, text_width, labels)]
+    for place in range(len(tables) - 1 - (len(tables) - 1) % _MOST_FLOATS, 0, -_MOST_FLOATS):
+        tables.insert(place, r"\clearpage")
+    parts = [*tables, *filter(None, map(tuning_below, boards))]
+    if notes:
+        faults = [rf"\textsuperscript{{{number}}}\,{tex(note_text(footnotes[name]))}" for name, number in notes.items()]
         parts.append("\n\n".join([r"\paragraph{Known faults.}", *faults]))
-    return "\n\n".join(parts) + "\n"
+    packages = "booktabs,graphicx" if any(_RESIZED in text for text in tables) else "booktabs"
+    return "\n\n".join([rf"% Needs \usepackage{{{packages}}}", *parts]) + "\n"
 
 
-def _table(board: pd.DataFrame, notes: dict[str, int], keys: Collection[str] | None) -> str:
-    """One board's `table*`."""
-    columns = shown_columns(board, "paper", keys)
-    ways = tuning_notes(board)
+def _board(
+    board: pd.DataFrame, notes: dict[str, int], keys: Collection[str] | None, width: float, labels: set[str]
+) -> Iterator[str]:
+    """One board's floats."""
+    names = Part("Method", [_name(row, notes) for _, row in board.iterrows()])
+    tiers = Part("Tier", [tex(tier_text(row)) for _, row in board.iterrows()])
+    before = [tiers] if board["tier"].notna().any() else []
+    measured, after = _measured(board, shown_columns(board, "paper", keys)), _after(board)
+    shown, hidden = measured, ""
+    if keys is None:
+        # of the paper's columns those that the terminal has, too, are the last to go
+        first = [column.title for column in shown_columns(board, "terminal")]
+        order = sorted(measured, key=lambda part: part.title not in first)
+        taken, folded = chosen(order, [*before, *after], names, width)
+        shown, resized = [part for part in measured if part in taken], False
+        hidden = ", ".join(part.title for part in measured if part not in taken)
+    else:
+        folded, resized = fold(names, [*before, *measured, *after], width)
+    parts = [names, *before, *shown, *after]
+    form = "l" if folded is None else f"p{{{folded:.0f}pt}}"
+    form += "r" * (len(parts) - 1 - (after[-1:] == parts[-1:] and parts[-1].title == "Seeds"))
+    form += "l" * (len(parts) - form.count("r") - 1)
+    said = caption(board)
+    lines = [1 if folded is None else math.ceil(1.1 * points(name) / folded) for name in names.cells]
+    label = _label(board, labels)
+    for number, rows in enumerate(floats(lines, said)):
+        head = [rf"\caption{{{said}}}", rf"\label{{tab:{label}}}"]
+        if number:
+            head = [rf"Table~\ref{{tab:{label}}} (continued)\par"]
+        elif hidden:
+            head.append(f"% A text of {width:g} pt has no room for {tex(hidden)}; see to_latex(columns=, text_width=).")
+        yield "\n".join(
+            [
+                *(r"\begin{table*}", r"\centering", *head, r"\smallskip", r"\scriptsize"),
+                r"\setlength{\tabcolsep}{2pt}",
+                *_tabular(parts, form, rows, folded is not None, resized),
+                r"\end{table*}",
+            ]
+        )
+
+
+def _tabular(parts: Sequence[Part], form: str, rows: range, folded: bool, resized: bool) -> Iterator[str]:
+    """The lines of some rows, in a box that is made smaller if need be."""
+    yield from [r"\sbox0{%"] if resized else []
+    yield rf"\begin{{tabular}}{{@{{}}{form}@{{}}}}"
+    yield r"\toprule"
+    yield " & ".join(_stacked(part.head) for part in parts) + r" \\"
+    yield r"\midrule"
+    for row in rows:
+        name, *cells = (part.cells[row] for part in parts)
+        first = rf"\raggedright\hangindent1em {breakable(name)}" if folded else name_start(name)
+        yield " & ".join([first, *cells]) + r" \\"
+    yield r"\bottomrule"
+    yield r"\end{tabular}" + ("}" if resized else "")
+    yield from [_RESIZED] if resized else []
+
+
+def _measured(board: pd.DataFrame, columns: Sequence[Column]) -> list[Part]:
+    """The columns of numbers."""
     cells = grid(board, columns, "\0{}".format)
-    first = next((i for i, column in enumerate(columns) if column.key == "accuracy"), None)
-    body = pd.DataFrame(
-        {
-            "Method": [_name(row, notes) for _, row in board.iterrows()],
-            **{
-                _head(column): [
-                    _cell(texts[i], top=i == first and tier_text(row) == "1")
-                    for texts, (_, row) in zip(cells, board.iterrows(), strict=True)
-                ]
-                for i, column in enumerate(columns)
-            },
-            **({"Tuning": [tex(tuning_text(row, ways)) for _, row in board.iterrows()]} if ways else {}),
-            "Seeds": [tex(short_seeds_text(row)) for _, row in board.iterrows()],
-        }
-    )
-    form = "l" + "r" * len(columns) + "r" * bool(ways) + "l"
-    tabular = body.style.hide(axis="index").to_latex(hrules=True, column_format=form)
-    said = [rf"\par\raggedright {tex('Tuning: ' + ' '.join(tuning_lines(ways)))}"] if ways else []
-    place = [str(part) for part in board[BOARD].iloc[0] if part]
-    label = "-".join(place).replace(" ", "-").replace("_", "-")
-    lines = [r"\begin{table*}", r"\centering", rf"\caption{{{_caption(board)}}}", rf"\label{{tab:{label}}}"]
-    lines += [r"\smallskip", r"\scriptsize", r"\setlength{\tabcolsep}{2.5pt}", tabular.strip(), *said, r"\end{table*}"]
-    return "\n".join(lines)
+    tops = [tier_text(row) == "1" for _, row in board.iterrows()]
+    parts = []
+    accuracy = next((i for i, column in enumerate(columns) if column.key == "accuracy"), None)
+    for i, column in enumerate(columns):
+        texts = [_cell(row[i], top and i == accuracy) for row, top in zip(cells, tops, strict=True)]
+        parts.append(Part(_head(column, texts), texts, column.title))
+    return parts
 
 
-def _head(column: Column) -> str:
-    """A column's head, its unit below; per cent is said in the caption."""
-    title = tex(column.title)
-    return rf"\shortstack[r]{{{title}\\ {{[{tex(column.unit)}]}}}}" if column.unit not in ("", "%") else title
+def _after(board: pd.DataFrame) -> list[Part]:
+    """How values were chosen, and the seeds, unless all rows have the same and none is missing."""
+    ways = tuning_notes(board)
+    parts = [Part("Tuning", [tex(tuning_text(row, ways)) for _, row in board.iterrows()], "Tuning")] if ways else []
+    seeds = [short_seeds_text(row) for _, row in board.iterrows()]
+    whole = board["n"].eq(board["asked"]) & board["outside"].eq("") & board["n"].eq(board["n"].iloc[0])
+    return parts if whole.all() else [*parts, Part("Seeds", [tex(text) for text in seeds], "Seeds")]
+
+
+def _head(column: Column, cells: Sequence[str]) -> str:
+    """A column's head, in lines where it is wider than the cells; per cent is said in the caption."""
+    lines = head_lines(tex(column.title), max(map(points, cells)))
+    return "\n".join([*lines, *([f"[{tex(column.unit)}]"] if column.unit not in ("", "%") else [])])
+
+
+def _stacked(head: str) -> str:
+    """Lines of a head above each other."""
+    if "\n" not in head:
+        return head
+    lines = [f"{{{line}}}" if line.startswith("[") else line for line in head.split("\n")]
+    return r"\shortstack[r]{" + r"\\ ".join(lines) + "}"
 
 
 def _name(row: pd.Series, notes: dict[str, int]) -> str:
@@ -117,29 +192,12 @@ def _cell(text: str, top: bool) -> str:
     return " ".join([shown, *map(tex, interval)])
 
 
-def _caption(board: pd.DataFrame) -> str:
-    """What the table shows, how many seeds stand behind it, what the interval is, what the marks mean."""
-    own = board[board["outside"].eq("")]
-    finished = own.loc[own["n"] > 0, "n"]
-    counts = "no seeds" if finished.empty else f"n = {finished.min()}"
-    if not finished.empty and finished.min() != finished.max():
-        counts = f"n = {finished.min()} to {finished.max()}"
-    failed = int((own["cells"] - own["n"]).sum())
-    kinds = ", ".join(f"{label}: {what}" for label, what in own[["label", "failures"]].to_numpy() if what)
-    gaps = int((own["asked"] - own["cells"])[own["absent"].ne("not possible")].sum())
-    tied = own["tier"].eq(1).fillna(False) & ~own["best"]
-    note = next((text for text in own["tier_note"] if text), "")
-    sentences = [
-        f"{board_title(board)}: mean over seeds ({counts}) ± half the width of the 95 % Student-t interval;",
-        "measures of accuracy in per cent.",
-        "Bold: best mean of a column, references (italics) and incomplete rows aside.",
-        "Underlined: of one tier with the best ACC." if tied.any() else "",
-        note,
-        f"{failed} of {own['cells'].sum()} cells failed and are left out of the means ({kinds})." if failed else "",
-        f"{gaps} cell{'s are' if gaps > 1 else ' is'} missing." if gaps else "",
-        f"Rows with n < {FEW_SEEDS} have too few seeds for the interval to be relied upon."
-        if finished.lt(FEW_SEEDS).any()
-        else "",
-        "Rows with a source are results of others, compared with none." if board["outside"].ne("").any() else "",
-    ]
-    return tex(" ".join(sentence for sentence in sentences if sentence))
+def _label(board: pd.DataFrame, labels: set[str]) -> str:
+    """What a paper refers to the table by, of letters that every LaTeX takes; no two of a file are the same."""
+    wanted = "-".join(filter(None, (label_of(str(part)) for part in board[BOARD].iloc[0] if part))) or "board"
+    label, number = wanted, 1
+    while label in labels:
+        number += 1
+        label = f"{wanted}-{number}"
+    labels.add(label)
+    return label

@@ -1,16 +1,19 @@
 """The leaderboard as a Markdown page."""
 
 import re
+import string
 from collections.abc import Iterator, Sequence
+from urllib.parse import quote
 
 from cl_ext.report.rows.across_boards import Across
-from cl_ext.report.rows.budgets import BUDGETS, budget_text
+from cl_ext.report.rows.budgets import BUDGETS, UNKNOWN, budget_text, tied_text
 from cl_ext.report.rows.cells import BOARD
 from cl_ext.report.rows.columns import COLUMNS, Column, percent
 from cl_ext.report.rows.results import Results
 from cl_ext.report.statistics import FEW_SEEDS
 from cl_ext.report.tables.texts import (
     DASH,
+    DISAGREEING,
     Footnotes,
     Scenarios,
     board_title,
@@ -49,9 +52,10 @@ the mean over seeds and boards among these rows. P(> naive) and P(> best) are th
 above one of `naive`, or of the first row, on the same board.
 """
 
-_BUDGETS = """\
+_BUDGETS = f"""\
 The most accurate row among those whose mean keeps to a budget, where a larger budget changes which row that is. Only
-rows with all seeds compete, references aside. "Not told apart" are the rows of its tier among those that fit.
+rows with all seeds compete, references aside. "Not told apart" are the rows of its tier among those that fit;
+"{UNKNOWN}": seeds are too few to say.
 """
 
 
@@ -92,10 +96,13 @@ def markdown_page(results: Results, footnotes: Footnotes | None = None) -> str:
             f"[^{number}]: **{method}**: {escaped(note_text(footnotes[method]))}" for method, number in notes.items()
         ]
         parts += ["## Known faults", "\n".join(lines)]
-    for title, cells in (("Failed", results.failed), ("Missing", results.missing)):
+    gaps = [("Failed cells", results.failed), ("Missing cells", results.missing)]
+    if len(results.disagreeing):
+        gaps.append((DISAGREEING, results.disagreeing))
+    for title, cells in gaps:
         body = [[escaped(str(cell)) for cell in row] for row in cells.to_numpy().tolist()]
         listed = pipe_table([str(name).capitalize() for name in cells], body, len(cells.columns))
-        parts += [f"## {title} cells", listed if len(cells) else "None."]
+        parts += [f"## {title}", listed if len(cells) else "None."]
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
@@ -107,8 +114,18 @@ def pipe_table(heads: Sequence[str], rows: Sequence[Sequence[object]], numbers_f
 
 
 def escaped(text: str) -> str:
-    """Text in which nothing begins an HTML tag."""
-    return re.sub(r"<(?=[A-Za-z/!?])", r"\\<", text)
+    """Text of a store (names, errors) that a Markdown page shows as it is: no tag, link, emphasis, code or formula."""
+    text = re.sub(r"&(?=#?\w+;)", r"\\&", re.sub(r"([\\`*\[\]$~])", r"\\\1", re.sub(r"\s*[\r\n]+\s*", " ", text)))
+    text = re.sub(r"<(?=[A-Za-z/!?])", r"\\<", text)
+    beside = r"(?<![^\W_])_|_(?![^\W_])"  # underscores inside a word mean nothing, and a single one neither
+    return re.sub(beside, r"\\_", text) if len(re.findall(beside, text)) > 1 else text
+
+
+def _link(text: str, url: str) -> str:
+    """Text that leads to a web address; text alone where the address is none."""
+    if not url.lower().startswith(("http://", "https://")):
+        return f"({text})"
+    return f"([{text}]({quote(url, safe=string.punctuation.translate(dict.fromkeys(map(ord, '()<>|`*'))))}))"
 
 
 def _board(board: pd.DataFrame, columns: Sequence[Column], notes: dict[str, int]) -> list[str]:
@@ -139,7 +156,7 @@ def _name(row: pd.Series, notes: dict[str, int]) -> str:
     label = escaped(str(row["label"]))
     if row["outside"]:
         source = escaped(str(row["outside"]))
-        return f"{label} ([{source}]({row['url']}))" if row["url"] else f"{label} ({source})"
+        return f"{label} {_link(source, str(row['url']))}"
     shown = f"*{label}*" if row["reference"] else label
     return shown + (f"[^{notes[row['method']]}]" if row["method"] in notes else "")
 
@@ -153,7 +170,7 @@ def across_cells(row: pd.Series) -> list[str]:
         ends = "" if pd.isna(row[f"{key}_low"]) else f" [{row[f'{key}_low']:.3f}, {row[f'{key}_high']:.3f}]"
         return f"{row[key]:.3f}{ends}"
 
-    return [f"{row['tier']:.0f}", interval("iqm"), f"{row['rank']:.2f}", interval("over_naive"), interval("over_best")]
+    return [tier_text(row), interval("iqm"), f"{row['rank']:.2f}", interval("over_naive"), interval("over_best")]
 
 
 ACROSS_HEADS = ("Tier", "IQM", "Rank", "P(> naive)", "P(> best)")
@@ -205,7 +222,13 @@ def _budgets(ladder: pd.DataFrame) -> Iterator[str]:
 
 def _rung(row: pd.Series, budget: str) -> list[str]:
     width = "" if pd.isna(row["accuracy_half_width"]) else f" ± {percent(row['accuracy_half_width'])}"
-    tied = DASH if row["tied"] is None or pd.isna(row["tied"]) else str(row["tied"]) or "none"
     limit, used = budget_text(budget, row["limit"]), budget_text(budget, row["used"])
     fitting = f"{row['fitting']} of {row['of']}"
-    return [limit, escaped(str(row["label"])), percent(row["accuracy"]) + width, used, fitting, escaped(tied)]
+    return [
+        limit,
+        escaped(str(row["label"])),
+        percent(row["accuracy"]) + width,
+        used,
+        fitting,
+        escaped(tied_text(row["tied"])),
+    ]

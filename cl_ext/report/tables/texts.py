@@ -10,6 +10,12 @@ from cl_ext.report.statistics import FEW_SEEDS
 import pandas as pd
 
 DASH = "—"
+DISAGREEING = "Cells on which the stores disagree (the first store's result counts)"
+_KINDS = {
+    "search": "a search, measured on held-out training data",
+    "sweep": "a sweep of one hyper-parameter on test data",
+    "ablation": "an ablation",
+}
 Scenarios = Mapping[str, Collection[str]]
 Footnotes = Mapping[str, Sequence[str]]
 
@@ -23,7 +29,8 @@ def board_title(board: pd.DataFrame) -> str:
     """Study, scenario and stream of a board, as the head of its table."""
     first = board.iloc[0]
     stream = f" ({first['stream']})" if first["stream"] else ""
-    return ", ".join(part for part in (first["study"], scenario_name(first["scenario"])) if part) + stream
+    kind = _KINDS.get(str(first.get("kind")), "")
+    return ", ".join(part for part in (first["study"], scenario_name(first["scenario"]), kind) if part) + stream
 
 
 def shown_columns(board: pd.DataFrame, detail: Detail, keys: Collection[str] | None = None) -> list[Column]:
@@ -61,6 +68,8 @@ def seeds_text(row: pd.Series) -> str:
     if failed := row["cells"] - row["n"]:
         kinds = "" if row["failures"] == f"{failed} failed" else f" ({row['failures']})"
         parts.append(f"{failed} failed of {row['cells']}{kinds}")
+    if (undefined := row["n"] - row.get("accuracy_n", row["n"])) and not row["outside"]:
+        parts.append(f"{undefined} without an accuracy")
     if gap := row["asked"] - row["cells"]:
         parts.append(f"{gap} missing of {row['asked']}")
     if row["few_seeds"]:
@@ -77,7 +86,7 @@ def short_seeds_text(row: pd.Series) -> str:
 
 def tier_text(row: pd.Series) -> str:
     """The tier, or a dash for a row that has none."""
-    return DASH if pd.isna(row["tier"]) else str(row["tier"])
+    return DASH if pd.isna(row["tier"]) else f"{row['tier']:.0f}"
 
 
 def tuning_notes(board: pd.DataFrame) -> dict[tuple[str, str], str]:

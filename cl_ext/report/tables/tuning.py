@@ -33,9 +33,9 @@ def tuning_lines(found: Sequence[Found]) -> Iterator[str]:
         if each.chosen is None:
             yield f"{where}: no setting finished, so nothing is chosen; the study keeps what it had"
         for name in each.edges:
-            grid = [_text(value) for value in each.grid(name)]
+            low, high = map(_text, each.ends(name))
             value = _text(each.chosen.setting.values[name]) if each.chosen else ""
-            yield f"{where}: best at the edge of its range: {name} = {value}, searched from {grid[0]} to {grid[-1]}"
+            yield f"{where}: best at the edge of its range: {name} = {value}, searched from {low} to {high}"
         failures = [f"{_point(one)} {one.failure}" for one in each.tried if one.failure]
         if failures and each.chosen is not None:
             yield f"{where}: not chosen from: {', '.join(failures)}"

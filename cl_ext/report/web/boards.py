@@ -19,7 +19,10 @@ from cl_ext.report.web.tables import NOTHING, Cell, Head, Row, WebTable, interva
 import pandas as pd
 
 _TIER = Head(
-    "tier", "Tier", "rows that no test tells apart share one; a dash where seeds are too few, and for references"
+    "tier",
+    "Tier",
+    "rows of one tier are not ordered; what tiers rest on, exact tests or intervals, stands below the table; a dash "
+    "where seeds are too few, for references and for incomplete rows",
 )
 _INTERVAL = Head("interval", "95 % interval", "of ACC, on this table's own scale", True)
 _AGAINST = {"best": "To best [pp]", "naive": "To naive [pp]"}

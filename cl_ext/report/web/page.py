@@ -12,7 +12,15 @@ from cl_ext.methods import METHODS
 from cl_ext.report.rows.cells import BOARD
 from cl_ext.report.rows.results import Results
 from cl_ext.report.statistics import FEW_SEEDS
-from cl_ext.report.tables.texts import DASH, Footnotes, Scenarios, board_title, empty_columns, scenario_name
+from cl_ext.report.tables.texts import (
+    DASH,
+    DISAGREEING,
+    Footnotes,
+    Scenarios,
+    board_title,
+    empty_columns,
+    scenario_name,
+)
 from cl_ext.report.web.bibliography import to_bibtex, write_bibtex
 from cl_ext.report.web.boards import board_tables
 from cl_ext.report.web.figures_inside import Group, embedded_figures
@@ -81,6 +89,8 @@ def html_page(results: Results, footnotes: Footnotes | None = None, figures: Seq
     boards = board_tables(results.table)
     views = [*across_section(results.across), *budget_section(results.budgets)]
     gaps = [_gaps("failed", "Failed cells", results.failed), _gaps("missing", "Missing cells", results.missing)]
+    if len(results.disagreeing):
+        gaps.append(_gaps("disagreeing", DISAGREEING, results.disagreeing))
     pictures = _pictures([Path(path) for path in figures], results.table)
     shared, rows = provenance(results.cells)
     return (

@@ -51,6 +51,7 @@ class Cell:
 
 
 NOTHING = Cell(DASH, None)
+NO_INTERVAL = "no interval"
 
 
 @dataclass(frozen=True)
@@ -110,17 +111,19 @@ def interval_cells(
 
     Args:
         mean, low, high: (rows,), NaN where undefined; a row without an interval has its mean as both ends.
-        form: how an interval reads.
+        form: how an interval reads; a row that has none says so, and its mean is drawn as a point.
     """
-    low, high = low.fillna(mean), high.fillna(mean)
+    known = low.notna() & high.notna()
+    low, high = low.where(known, mean), high.where(known, mean)
     least, width = low.min(), max(high.max() - low.min(), 1e-12)
     cells = []
-    for point, start, end in zip(mean, low, high, strict=True):
+    for point, start, end, has in zip(mean, low, high, known, strict=True):
         if pd.isna(point):
             cells.append(NOTHING)
             continue
         place = tuple(round(float(100 * (value - least) / width), 1) for value in (point, start, end))
-        cells.append(Cell(form.format(start, end), float(point), interval=(place[0], place[1], place[2])))
+        text = form.format(start, end) if has else NO_INTERVAL
+        cells.append(Cell(text, float(point), interval=(place[0], place[1], place[2])))
     return cells
 
 

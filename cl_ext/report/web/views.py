@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cl_ext.report.rows.across_boards import Across
-from cl_ext.report.rows.budgets import budget_text
+from cl_ext.report.rows.budgets import UNKNOWN, budget_text, tied_text
 from cl_ext.report.rows.cells import BOARD
 from cl_ext.report.rows.columns import COLUMNS, percent
 from cl_ext.report.tables.texts import board_title, scenario_name
@@ -27,7 +27,12 @@ _BUDGET = (
     Head("best", "Best", number=False),
     Head("accuracy", "ACC [%]", "", True),
     Head("used", "Uses"),
-    Head("tied", "Not told from it", "rows that keep to the budget, too, and share its tier", number=False),
+    Head(
+        "tied",
+        "Not told from it",
+        f"rows that keep to the budget, too, and share its tier; {UNKNOWN}: too few seeds to say",
+        number=False,
+    ),
     Head("fitting", "Rows that fit", "of all complete ones"),
 )
 
@@ -110,7 +115,8 @@ def budget_section(ladder: pd.DataFrame) -> list[Section]:
 
 def _step(title: str, budget: str, row: pd.Series) -> Row:
     width = row["accuracy_half_width"]
-    tied = text_cell(row["tied"] or "none") if row["tied"] is not None else Cell("too few seeds to say", None)
+    told = tied_text(row["tied"])
+    tied = Cell(told, None) if told == UNKNOWN else text_cell(told)
     cells = [
         number_cell(row["limit"], f"≤ {budget_text(budget, row['limit'])}"),
         text_cell(row["label"]),

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import connection
+from multiprocessing import connection, resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,7 @@ class LocalExecutor:
 
     Args:
         store: Where the records go.
-        options: Fields of `CellOptions`, and `tuning`: by method, where its values come from.
+        options: Fields of `CellOptions`, and `tuning`: by method and scenario, where the values come from.
         workers: Processes at a time.
         time_limit: Seconds that a cell may run, None for no limit.
     """
@@ -68,8 +68,9 @@ class LocalExecutor:
         self._options = dict(options)
         self._workers = workers
         self._time_limit = time_limit
+        environment()  # as in the fork server: of the code that is loaded now
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["cl_ext.study.preload"])
+        self._context.set_forkserver_preload(["cl_ext.study.executors.fork_server", "cl_ext.study.preload"])
 
     def run(self, cells: Sequence[CellSpec]) -> Iterator[Outcome]:
         """Runs the cells; yields an outcome when one starts and when one ends.
@@ -104,7 +105,7 @@ class LocalExecutor:
             args=(cell.to_dict(), self._options, str(self._store.root), theirs),
             name=cell.title(),
         )
-        with _bare_main(), _thread_variables(self._options.get("threads", 1)):
+        with _bare_main(), _thread_variables(self._options.get("threads", 1)), _deaf():
             process.start()
         theirs.close()
         return _Running(cell, process, mine, time.monotonic(), tries)
@@ -160,7 +161,7 @@ class LocalExecutor:
 
 def _made(cell: CellSpec, options: Mapping[str, Any]) -> dict[str, Any]:
     """How a record came about: versions, machine, and where the values of its method come from."""
-    tuning = (options.get("tuning") or {}).get(cell.method)
+    tuning = (options.get("tuning") or {}).get(cell.method, {}).get(cell.scenario)
     return environment() | ({"tuning": tuning} if tuning else {})
 
 
@@ -221,6 +222,17 @@ def _bare_main() -> Iterator[None]:
         yield
     finally:
         sys.modules["__main__"] = main
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """The fork server, which starts in here, hears no Ctrl-C before it can end without a traceback."""
+    resource_tracker.ensure_running()  # starting it later would let the signal through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
