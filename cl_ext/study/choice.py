@@ -63,9 +63,10 @@ def choose_values(
     named = check_protocol(protocol, search, source)
     check_place(study, place)
     if named in ("fixed", "transfer"):
-        given = (
-            fixed(study, search.methods) if source is None else transferred(study, Study.load(source), search.methods)
-        )
+        if source is None:
+            given = fixed(study, search.methods)
+        else:
+            given = transferred(study, Study.load(source, data_root), search.methods)
         return Choice((given.write(study, place, data_root),), lines=given.lines)
     if named == "first-experiences" and search.experiences is None:
         search = dataclasses.replace(search, experiences=FIRST)

@@ -65,13 +65,19 @@ class Protocol:
         words = ["cl-ext", "tune", str(path)]
         for option, names in (("--methods", self.methods), ("--scenarios", self.scenarios)):
             words += [option, ",".join(names)] if names else []
-        words += ["--seeds", ",".join(map(str, self.seeds)), "--validation", f"{self.validation:g}"]
+        words += ["--seeds", ",".join(map(str, self.seeds)), "--validation", _written(self.validation)]
         words += ["--experiences", str(self.experiences)] if self.experiences is not None else []
         words += ["--hyperparameters", ",".join(self.hyperparameters)] if self.hyperparameters else []
         words += ["--sampler", self.sampler, "--trials", str(self.trials)] if self.sampler != "grid" else []
         for name, values in self.grids.items():
-            words += ["--grid", f"{name}={','.join(f'{v:g}' if isinstance(v, float) else str(v) for v in values)}"]
+            words += ["--grid", f"{name}={','.join(_written(value) for value in values)}"]
         return shlex.join(words)
+
+
+def _written(value: Any) -> str:
+    """A value as a command line has it: short, and the same number when it is read."""
+    short = f"{value:g}" if isinstance(value, float) else str(value)
+    return short if not isinstance(value, float) or float(short) == value else repr(value)
 
 
 def strength_of(method: str) -> str | None:

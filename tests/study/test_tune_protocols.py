@@ -290,3 +290,10 @@ def test_a_search_never_sees_test_data_or_a_reported_seed(tmp_path):
         cells = search_of(study, protocol).cells()
         assert {cell.seed for cell in cells}.isdisjoint(study.seeds)
         assert all(cell.stream["validation"] == 0.2 for cell in cells)
+
+
+def test_the_command_has_the_very_values():
+    said = Protocol(validation=1 / 3, grids={"si_lambda": (0.1234567, 1e-5, 100.0)}).command("s.yaml")
+    assert f"--validation {1 / 3!r}" in said
+    assert "si_lambda=0.1234567,1e-05,100" in said
+    assert "--validation 0.2" in Protocol().command("s.yaml")
