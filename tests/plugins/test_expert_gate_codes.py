@@ -1,7 +1,8 @@
-"""Codes that tell no tasks apart are refused; the row makes them smaller than a sample."""
+"""Codes that tell no tasks apart are refused, by the plugin and in the rows."""
 
 from typing import Any
 
+from cl_ext.methods import METHODS
 from cl_ext.models.expert_network import experts
 from cl_ext.plugins import ExpertGatePlugin
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.methods.helpers import MLP, make, tiny_stream
+from tests.methods.helpers import MLP, make, run, tiny_stream
 from tests.plugins import common
 
 pytestmark = pytest.mark.filterwarnings("ignore:No loggers specified")
@@ -47,10 +48,14 @@ def test_errors_of_which_no_ratio_is_defined_are_refused() -> None:
         runner.train(stream[1])
 
 
-@pytest.mark.parametrize(("shape", "size"), [((1, 8, 8), 30), ((31,), 30), ((30,), 15), ((20,), 10)])
-def test_the_rows_default_is_smaller_than_a_sample(shape: tuple[int, ...], size: int) -> None:
-    """Samples of more features than that, digits' 64 included, get the row's own number."""
-    for name in ("expert_gate", "expert_gate_oracle"):
-        built = make(name, "task", network=MLP, benchmark=tiny_stream("task", experiences=2, shape=shape))
+@pytest.mark.parametrize("name", ["expert_gate", "expert_gate_oracle"])
+def test_a_row_takes_the_size_that_its_record_says_or_fails(name: str) -> None:
+    """The default is below the 64 inputs of the smallest data set; a larger size is never made smaller unseen."""
+    default = METHODS[name].hyperparameters["code_size"].default
+    assert default < 64
+    for size in (default, 100):
+        built = make(name, "task", {"code_size": size}, network=MLP, benchmark=tiny_stream("task", experiences=2))
         (plugin,) = (p for p in built.strategy.plugins if isinstance(p, ExpertGatePlugin))
         assert plugin.code_size == size
+    with pytest.raises(ValueError, match="code_size is 100 and the gate has 64 features"):
+        run(name, "task", {"code_size": 100}, network=MLP, benchmark=tiny_stream("task", experiences=2))
