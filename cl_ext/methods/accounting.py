@@ -4,8 +4,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import cl_ext  # noqa: F401  (the torchvision guard, before avalanche)
+from cl_ext.models.columns import ProgressiveNetwork
 from cl_ext.models.expansion import ExpandableNetwork
-from cl_ext.nn.capacity import unit_use
+from cl_ext.nn.capacity import unit_owners, unit_use
+from cl_ext.nn.paths import Paths
 
 from avalanche.benchmarks.utils.data import AvalancheDataset
 from torch import Tensor, nn
@@ -71,12 +73,19 @@ def structure(model: nn.Module, holders: Iterable[Any]) -> dict[str, Any]:
         holders: Plugins; one that keeps a `history` or `decisions`, a list with a dictionary a task, tells it.
 
     Returns:
-        `units` (see `cl_ext.nn.capacity.unit_use`) of an expandable chain that has been trained, `history` where there
-        is one.
+        `units` (see `cl_ext.nn.capacity.unit_use`) of an expandable chain or of columns that have been trained, `owned`
+        likewise where tasks own parts of it (see `cl_ext.nn.capacity.unit_owners`), `history` where there is one. The
+        units of PathNet are its modules.
     """
     found: dict[str, Any] = {}
-    if isinstance(model, ExpandableNetwork) and model.tasks and model.is_chain:
-        found["units"] = unit_use(model)
+    if isinstance(model, ExpandableNetwork) and model.tasks:
+        if isinstance(model.scheme, Paths):
+            found["units"], found["owned"] = model.scheme.maps(model.features, model.tasks)  # type: ignore[arg-type]
+        elif model.is_chain:
+            found["units"], owned = unit_use(model), unit_owners(model)
+            found |= {"owned": owned} if owned else {}
+    elif isinstance(model, ProgressiveNetwork) and model.owners:
+        found["units"], found["owned"] = model.maps()
     for holder in holders:
         history = getattr(holder, "history", None) or getattr(holder, "decisions", None)
         if isinstance(history, list) and history:

@@ -33,7 +33,7 @@ class Built:
         networks: The networks that are needed to predict, for the count of parameters.
         rows: `all`, or `last` where only the last row of the accuracy matrix is defined (joint training).
         structure: What a method that changes the network tells of it at the end of the stream, JSON values only:
-            `units` (see `cl_ext.nn.capacity.unit_use`), `history` (a dictionary a task), or nothing.
+            `units` and `owned` (see `cl_ext.nn.capacity`), `history` (a dictionary a task), or nothing.
     """
 
     strategy: Any

@@ -118,6 +118,20 @@ class ProgressiveNetwork(TaskNetwork):
         """The labels of the tasks that have been trained on, in their order."""
         return self.heads.tasks
 
+    def maps(self) -> tuple[dict[str, list[list[float]]], dict[str, list[list[float]]]]:
+        """Which task uses, and which owns, which units: layer -> a row a task of 1 or 0 a unit, column after column.
+
+        A task reads its own column and, through it, those before.
+        """
+        counts = [self.column(number).units for number in range(len(self.owners))]
+        uses: dict[str, list[list[float]]] = {}
+        owns: dict[str, list[list[float]]] = {}
+        for layer in range(len(counts[0])):
+            column = [number for number, units in enumerate(counts) for _ in range(units[layer])]
+            uses[str(layer)] = [[float(number <= task) for number in column] for task in range(len(counts))]
+            owns[str(layer)] = [[float(number == task) for number in column] for task in range(len(counts))]
+        return uses, owns
+
     def column(self, index: int) -> Column:
         """The column of the index-th task; -1 for the newest."""
         found: Column = self.columns[index]  # type: ignore[assignment]

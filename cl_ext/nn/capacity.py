@@ -1,6 +1,6 @@
 """How large a network is, how much of it is used, and by which task: counted from its tensors."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -54,7 +54,24 @@ def unit_use(network: Any) -> dict[str, list[list[float]]]:
         weights that the task reads and that are not 0; 0 for a unit that the task does not have. The widths are
         today's.
     """
-    by_task = [network.scheme.effective(network.features, task) for task in network.tasks]
+    return _by_unit(network, [network.scheme.effective(network.features, task) for task in network.tasks])
+
+
+@torch.no_grad()
+def unit_owners(network: Any) -> dict[str, list[list[float]]]:
+    """Which task owns which units: as `unit_use`, with the part of a unit's incoming weights that the task owns.
+
+    Args:
+        network: Has `stages`, `tasks` and `scheme.owned(features, task)`.
+
+    Returns:
+        As `unit_use`; empty where the tasks own nothing.
+    """
+    by_task = [network.scheme.owned(network.features, task) for task in network.tasks]
+    return _by_unit(network, by_task) if any(by_task) else {}
+
+
+def _by_unit(network: Any, by_task: Sequence[Mapping[str, Tensor]]) -> dict[str, list[list[float]]]:
     found = {}
     for stage in network.stages:
         rows = []

@@ -116,6 +116,21 @@ class Gated(Scheme):
                         weights[part] = own_norms.get(part, weights[part]) * own
         return weights
 
+    def owned(self, features: nn.Module, task: int) -> dict[str, Tensor]:
+        """By weight, booleans: what the units read whose gate the task was the first to open by more than a half."""
+        labels = [int(key) for key in self.embeddings]
+        gates = {label: gate(self.embedding(label).detach(), self.s_test).gt(0.5) for label in labels}
+        own = gates[task].clone()
+        for label in labels[: labels.index(task)]:
+            own &= ~gates[label]
+        found, start = {}, 0
+        for name, module in leaves(features):  # type: ignore[arg-type]
+            if isinstance(module, nn.Linear | nn.Conv2d):
+                rows = own[start : start + len(module.weight)]
+                start += len(module.weight)
+                found[f"{name}.weight"] = rows.view(-1, *(1,) * (module.weight.dim() - 1)).expand_as(module.weight)
+        return found
+
     def resize(self, features: nn.Module, state: dict[str, Any], prefix: str) -> None:
         """Makes the embeddings that a saved state has, all at rest."""
         start = f"{prefix}embeddings."

@@ -87,6 +87,11 @@ class MaskedScheme(Scheme):
                 seen[name] = seen[name].masked_scatter((owner > 0) & (owner < position), picks[name])
         return seen
 
+    def owned(self, features: nn.Module, task: int) -> dict[str, Tensor]:
+        """By weight, booleans: the entries whose owner the task is."""
+        position = self.tasks.index(task) + 1
+        return {name: self.owners.owned(name, position) for name in self.owners.names}
+
     def picked(self, task: int) -> dict[str, Tensor]:
         """By weight, `(n,)` booleans: which of the n entries of earlier tasks the task has chosen, in their order.
 

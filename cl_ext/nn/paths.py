@@ -150,6 +150,17 @@ class Paths(Scheme):
         active = {id(p) for modules in features.along(self.path(task)) for m in modules for p in m.parameters()}
         return {name: p.detach().clone() for name, p in features.named_parameters() if id(p) in active}
 
+    def maps(self, features: "PathFeatures", tasks: Sequence[int]) -> tuple[dict[str, list[list[float]]], ...]:
+        """Which task uses, and which owns, which modules: layer -> a row a task of 1 or 0 a module, for both.
+
+        A module belongs to the first task that keeps it on its path.
+        """
+        shape = features.shape
+        uses = [self.used(shape, [task]) for task in tasks]
+        owns = [use & ~self.used(shape, tasks[:number]) for number, use in enumerate(uses)]
+        layers = range(shape[0])
+        return tuple({str(n): [rows[n].float().tolist() for rows in found] for n in layers} for found in (uses, owns))
+
     def used(self, shape: tuple[int, int, int], tasks: Sequence[int]) -> Tensor:
         """(L, M) booleans: the modules on the paths of these tasks."""
         layers, _, modules = shape

@@ -33,5 +33,12 @@ class Scheme(nn.Module):
         """
         return {name: parameter.detach().clone() for name, parameter in features.named_parameters()}
 
+    def owned(self, features: nn.Module, task: int) -> dict[str, Tensor]:
+        """By weight, booleans of its shape: what belongs to a trained task, so that no other task writes there.
+
+        Empty where tasks own nothing. A task may read what it does not own.
+        """
+        return {}
+
     def resize(self, features: nn.Module, state: dict[str, Any], prefix: str) -> None:
         """Makes room for a saved state, before it is read; `features` have their saved shapes already."""

@@ -104,6 +104,18 @@ class Stamped(Scheme):
         names = {name for name, _ in features.named_parameters()}
         return {name: t.detach().clone() for name, t in self.tensors(features, task).items() if name in names}
 
+    def owned(self, features: nn.Module, task: int) -> dict[str, Tensor]:
+        """By weight, booleans: what the units read that came with the task; later tasks may still retrain them."""
+        row = self._row(task)
+        if row is None:
+            return {}
+        before = self.stamps[row - 1].tolist() if row else [0] * self.stamps.shape[1]
+        found = {}
+        for stage, first, last in zip(_stages(features), before, self.stamps[row].tolist(), strict=True):
+            found[f"{stage.name}.weight"] = torch.zeros_like(stage.layer.weight, dtype=torch.bool)
+            found[f"{stage.name}.weight"][first:last] = True
+        return found
+
     def _norm(self, task: int) -> dict[str, Tensor]:
         return dict(self.norms.get(task))
 

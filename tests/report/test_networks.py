@@ -9,12 +9,12 @@ from cl_ext.report.drawing import networks
 from cl_ext.report.drawing.networks import growth_by_task, parameters_over_the_stream, unit_maps
 from cl_ext.report.drawing.panels import Panel, panel_pages
 from cl_ext.report.drawing.runs import Board, boards
-from cl_ext.report.drawing.style import Page
+from cl_ext.report.drawing.style import TALLEST, Page
 
 import numpy as np
 import pytest
 
-from tests.report import synthetic
+from tests.report import legible, synthetic
 
 UNITS = {"1": [[0.5, 0.0, 0.25, 0.0], [0.0, 1.0, 0.25, 0.0]], "3": [[1.0, 0.0], [0.0, 0.5]]}
 
@@ -119,6 +119,27 @@ def test_units_stand_in_the_order_of_their_first_task(records: list[dict[str, An
     assert np.asarray(image.filled(0)).tolist() == [[0.5, 0.25, 0.0, 0.0], [0.0, 0.25, 1.0, 0.0]]
     assert first.get_title(loc="left") == "layer 1: 4 units, 3 used"
     assert second.get_title(loc="left") == "layer 3: 2 units, 2 used"
+
+
+def test_what_tasks_own_stands_below_what_they_use_in_the_same_order(records: list[dict[str, Any]]) -> None:
+    owned = {"1": [[0.5, 0.0, 0.25, 0.0], [0.0, 1.0, 0.0, 0.0]], "3": [[0.0, 0.0], [0.0, 0.5]]}
+    told = [r | {"structure": r["structure"] | {"owned": owned}} if r["structure"] else r for r in records
+            if "structure" in r]  # fmt: skip
+    uses, owns, _, top, _ = unit_maps(_board(told))[0].axes
+    assert uses.get_title(loc="left") == "layer 1: 4 units, 3 used"
+    assert owns.get_title(loc="left") == "layer 1: 3 owned"
+    assert top.get_title(loc="left") == "layer 3: 1 owned"
+    image = np.asarray(owns.images[0].get_array().filled(0))
+    assert image.tolist() == [[0.5, 0.25, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]]
+
+
+@pytest.mark.parametrize("width", ["one", "two"])
+def test_maps_of_many_tasks_stay_on_the_page(records: list[dict[str, Any]], width: Any) -> None:
+    rows = np.tril(np.ones((20, 20))).tolist()
+    structure = {"units": dict.fromkeys("0123", rows), "owned": dict.fromkeys("0123", np.eye(20).tolist())}
+    page = unit_maps(_board([records[0] | {"structure": structure}]), width=width)[0]
+    assert page.get_figheight() <= TALLEST + 1e-6
+    assert legible.faults(page) == []
 
 
 def test_growth_shows_each_layer(records: list[dict[str, Any]], panels: list[Panel]) -> None:

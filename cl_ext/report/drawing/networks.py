@@ -95,33 +95,45 @@ def parameters_over_the_stream(board: Board, width: float) -> list[style.Page]:
 
 @board_figure(needs="`structure` in the records, of a method whose tasks use units of their own")
 def unit_maps(board: Board, width: float) -> list[style.Page]:
-    """Which task (rows) uses which units (columns) of which layer, of each method's first seed; a page a method.
+    """Which task (rows) uses, and owns, which units (columns) of which layer, of each method's first seed.
 
-    Units stand in the order of the first task that uses them; the colour is the share of a unit's incoming weights.
+    A page a method. Units stand in the order of the first task that uses them; the colour is the share of a unit's
+    incoming weights. What a task owns no other task writes; records of before it was told have the first map alone.
     """
     pages = []
     for label in board.labels:
         run = board.runs_by_label[label][0]
         units = run.structure.get("units") or {}
         if units:
-            pages.append(_unit_map(label, _in_order(units), board.title, run.seed, width))
+            owned = run.structure.get("owned") or {}
+            pages.append(_unit_map(label, _in_order(units), owned, board.title, run.seed, width))
     return pages
 
 
-def _unit_map(label: str, units: Mapping[str, list[list[float]]], title: str, seed: int, width: float) -> style.Page:
+def _unit_map(
+    label: str, units: Mapping[str, list[list[float]]], owned: Mapping[str, list[list[float]]], title: str, seed: int,
+    width: float,
+) -> style.Page:  # fmt: skip
     most = max((max(row) for rows in units.values() for row in rows if row), default=0.0) or 1.0
-    heights = [max(0.5, 0.11 * len(rows)) for rows in units.values()]
-    heading = f"Units used by task (grey: not used), {label}, seed {seed}, {title}"
-    top = style.heading_height(heading, width)
-    height = sum(heights) + 0.45 * len(heights) + top + 0.2
-    figure = style.Page(figsize=(width, height))
-    style.heading(figure, heading)
-    bottom = height - top
-    for (name, rows), tall in zip(units.items(), heights, strict=True):
+    maps = []  # what a map is called, its shares (tasks, units), the order of its columns
+    for name, rows in units.items():
         shares = np.asarray(rows, dtype=float)
         used = shares > 0
         first = np.where(used.any(0), used.argmax(0), len(shares))
         order = np.lexsort((-shares.sum(0), first))
+        maps.append((f"layer {name}: {shares.shape[1]} units, {int(used.any(0).sum())} used", shares, order))
+        if name in owned:
+            own = np.asarray(owned[name], dtype=float)
+            maps.append((f"layer {name}: {int((own > 0).any(0).sum())} owned", own, order))
+    heading = f"Units used{' and owned' if owned else ''} by task (grey: not), {label}, seed {seed}, {title}"
+    top = style.heading_height(heading, width)
+    room = (style.TALLEST - top - 0.2 - 0.45 * len(maps)) / sum(len(shares) for _, shares, _ in maps)
+    heights = [max(0.5 if room > 0.11 else 0.0, min(0.11, max(room, 0.03)) * len(shares)) for _, shares, _ in maps]
+    height = sum(heights) + 0.45 * len(heights) + top + 0.2
+    figure = style.Page(figsize=(width, height))
+    style.heading(figure, heading)
+    bottom = height - top
+    for (head, shares, order), tall in zip(maps, heights, strict=True):
         bottom -= tall + 0.2
         axis = figure.add_axes((0.4 / width, bottom / height, 1 - 1.05 / width, tall / height))
         axis.grid(visible=False)
@@ -132,8 +144,9 @@ def _unit_map(label: str, units: Mapping[str, list[list[float]]], title: str, se
         look: dict[str, Any] = {"aspect": "auto", "interpolation": "nearest", "cmap": style.COLOUR_MAP}
         axis.imshow(image, extent=extent, vmin=0, vmax=most, **look)
         axis.xaxis.set_major_locator(MaxNLocator(8, integer=True))
-        axis.set_yticks(np.arange(len(shares)), [str(task + 1) for task in range(len(shares))], fontsize=5)
-        head = f"layer {name}: {shares.shape[1]} units, {int(used.any(0).sum())} used"
+        every = max(1, round(0.09 * len(shares) / tall))
+        tasks = np.arange(0, len(shares), every)
+        axis.set_yticks(tasks, [str(task + 1) for task in tasks], fontsize=5)
         axis.set_title(head, pad=2, loc="left", fontsize=style.SMALL)
         axis.set_ylabel("task", fontsize=style.SMALL, labelpad=1)
         axis.tick_params(labelsize=style.SMALL - 1, pad=1)
