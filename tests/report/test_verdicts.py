@@ -134,6 +134,6 @@ def test_boards_are_judged_apart():
 @given(st.permutations(range(50)), st.floats(0.0, 0.1))
 def test_order_of_cells_and_a_shift_change_nothing(order, shift):
     frame = ten()
-    mixed = frame.iloc[order].assign(accuracy=frame["accuracy"].iloc[order] + shift)
+    mixed = frame.iloc[order].assign(accuracy=frame["accuracy"].iloc[order] - shift)
     columns = ["label", "tier", "from_naive_verdict", "from_best_verdict", "best"]
     pd.testing.assert_frame_equal(leaderboard(mixed)[columns], leaderboard(frame)[columns])
