@@ -1,9 +1,12 @@
-"""Learning-rate schedules beside phases: a schedule belongs to the strategy's own epochs.
+"""Learning-rate schedules and early stopping beside phases: both belong to the strategy's own epochs.
 
 A schedule is Avalanche's `LRSchedulerPlugin` in `strategy.plugins`. A phase of a method trains at a constant rate, a
 factor of the one with which the experience began; schedules rest within it. Where a method repeats the strategy's own
 epochs, the schedule begins anew. Afterwards rates and schedules are as they were, so that the next experience begins
 as it would without phases.
+
+Avalanche's `EarlyStoppingPlugin` rests wherever a method trains beyond those epochs: it would load a state of before
+the method pruned or grew the network. A stop that was asked for ends what ran then, and not what comes next.
 """
 
 import copy
@@ -15,7 +18,7 @@ from typing import Any
 import cl_ext  # noqa: F401  (the torchvision guard, before avalanche)
 
 import torch
-from avalanche.training.plugins import LRSchedulerPlugin
+from avalanche.training.plugins import EarlyStoppingPlugin, LRSchedulerPlugin
 from torch import Tensor
 
 
@@ -64,11 +67,13 @@ class ScheduleState:
 
     @contextmanager
     def again(self, strategy: Any) -> Iterator[None]:
-        """Within, the schedules begin anew from this state; afterwards rates and schedules are as before."""
+        """Within, the schedules begin anew from this state, and early stopping rests; afterwards all is as before."""
         before = ScheduleState(strategy)
         self.restore(strategy)
+        strategy._stop_training = False
         try:
-            yield
+            with _without(strategy, EarlyStoppingPlugin):
+                yield
         finally:
             before.restore(strategy)
 
@@ -78,17 +83,23 @@ class ScheduleState:
 
         Afterwards rates and schedules are as before.
         """
-        with self.again(strategy):
-            resting = [(place, p) for place, p in enumerate(strategy.plugins) if isinstance(p, LRSchedulerPlugin)]
-            for _, plugin in resting:
-                strategy.plugins.remove(plugin)
+        with self.again(strategy), _without(strategy, LRSchedulerPlugin):
             for group in strategy.optimizer.param_groups:
                 group["lr"] = group["lr"] * lr_factor
-            try:
-                yield
-            finally:
-                for place, plugin in resting:
-                    strategy.plugins.insert(place, plugin)
+            yield
+
+
+@contextmanager
+def _without(strategy: Any, kind: type) -> Iterator[None]:
+    """Takes plugins of a kind out of the strategy's, and puts them back in their places on leaving."""
+    resting = [(place, plugin) for place, plugin in enumerate(strategy.plugins) if isinstance(plugin, kind)]
+    for _, plugin in resting:
+        strategy.plugins.remove(plugin)
+    try:
+        yield
+    finally:
+        for place, plugin in resting:
+            strategy.plugins.insert(place, plugin)
 
 
 class ScheduleCopies:
