@@ -275,7 +275,8 @@ def methods(
 @app.command()
 def streams() -> None:
     """Lists the data sets and the kinds of stream."""
-    from cl_ext.streams.spec import DATASETS, STREAMS
+    from cl_ext.streams.catalogue import DATASETS
+    from cl_ext.streams.spec import STREAMS
 
     table = Table("data set", "images", "classes", "train", "test", "source", "how it is got")
     for info in DATASETS.values():

@@ -2,7 +2,8 @@
 
 from cl_ext.methods.method import Method, MethodTable
 from cl_ext.methods.table_architecture import ARCHITECTURE_ROWS
-from cl_ext.methods.table_avalanche import AVALANCHE_ROWS, SPLIT_BY_TASK
+from cl_ext.methods.table_avalanche import AVALANCHE_ROWS
+from cl_ext.methods.table_avalanche_rehearsal import SPLIT_BY_TASK
 from cl_ext.methods.table_ours import OUR_ROWS
 from cl_ext.methods.table_replay import REPLAY_ROWS
 

@@ -119,13 +119,18 @@ class UpdateMask:
         self._closed.mask_gradients()
 
     @torch.no_grad()
-    def apply(self) -> None:
-        """Takes back what the mask does not let through of the step that was just made."""
+    def apply(self, finite: bool = False) -> None:
+        """Takes back what the mask does not let through of the step that was just made.
+
+        Args:
+            finite: whether the step is known to have been finite; closed entries then need no second look.
+        """
         # lerp gives both of its ends exactly, at 0 and at 1; masks broadcast
         for old, new, mask in zip(self._old, self._parameters, self._masks, strict=True):
             old.lerp_(new, mask)
         torch._foreach_copy_(self._parameters, self._old)
-        self._closed.restore()  # 0 times a step that is not finite is not 0
+        if not finite:
+            self._closed.restore()  # 0 times a step that is not finite is not 0
 
     def bytes(self) -> int:
         """Bytes of the masks and of the copies of the parameters."""

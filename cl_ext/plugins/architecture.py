@@ -9,7 +9,7 @@ from cl_ext.nn.ownership import Hold
 from cl_ext.plugins.base import MethodPlugin
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class TaskPlugin(MethodPlugin):
@@ -23,6 +23,7 @@ class TaskPlugin(MethodPlugin):
         super().__init__()
         self.tasks: list[int] = []
         self._loss_unchecked = True
+        self._ended: list[nn.Parameter] = []
         self._heads: Hold | None = None
 
     def position(self, task: int) -> int:
@@ -107,8 +108,8 @@ class TaskPlugin(MethodPlugin):
             return
         self._loss_unchecked = False
         heads = strategy.model.heads
-        ended = [parameter for task in self.tasks[:-1] for parameter in heads[task].parameters()]
-        self._heads = Hold(ended, [None] * len(ended))
+        self._ended = [parameter for task in self.tasks[:-1] for parameter in heads[task].parameters()]
+        self._heads = Hold(self._ended, [None] * len(self._ended))
         absent = torch.isneginf(strategy.mb_output)
         others_finite = bool((torch.isfinite(strategy.mb_output) | absent).all())
         if bool(absent.any()) and others_finite and not bool(torch.isfinite(strategy.loss)):
@@ -124,7 +125,7 @@ class TaskPlugin(MethodPlugin):
         They have no gradient of their own, but a plugin that stands before this one (a penalty on all weights) took
         them for trainable when the experience began, and may have given them one.
         """
-        if self._heads is not None:
+        if self._heads is not None and any(parameter.grad is not None for parameter in self._ended):
             self._heads.restore()
 
     # ---- state ---------------------------------------------------------------------------------------------------

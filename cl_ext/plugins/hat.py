@@ -80,6 +80,7 @@ class HATPlugin(ExpandablePlugin):
         self._scheme = Gated()
         self._parameters: list[nn.Parameter] = []
         self._mask: UpdateMask | None = None
+        self._finite = False
         self._A: Tensor | None = None
         self._e = nn.Parameter(torch.zeros(0))
         self._s = self.s_max
@@ -178,7 +179,7 @@ class HATPlugin(ExpandablePlugin):
             self._mask.mask_gradients()
         if self._e.grad is not None:
             self._e.grad.mul_(compensation(self._e.detach(), self._s, self.s_max))
-        nn.utils.clip_grad_norm_(self._parameters, self.clip)
+        self._finite = bool(nn.utils.clip_grad_norm_(self._parameters, self.clip).isfinite())
         if self.embedding_lr is not None and self._e.grad is not None:
             with torch.no_grad():
                 self._e.add_(self._e.grad, alpha=-self.embedding_lr)
@@ -188,7 +189,7 @@ class HATPlugin(ExpandablePlugin):
         """Takes back what the gates of earlier tasks do not let through, and clamps the embedding."""
         super().after_update(strategy)
         if self._mask is not None:
-            self._mask.apply()
+            self._mask.apply(self._finite)
         with torch.no_grad():
             self._e.clamp_(-self.clamp, self.clamp)
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cl_ext._lazy import lazy
-from cl_ext.streams.spec import DATASETS, StreamSpec
+from cl_ext.streams.catalogue import DATASETS
+from cl_ext.streams.spec import StreamSpec
 
 if TYPE_CHECKING:
     from cl_ext.streams.build import build_stream, stream_checksum

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cl_ext.streams.catalogue import DATASETS
 from cl_ext.streams.seeding import random_state
-from cl_ext.streams.spec import DATASETS, is_file
+from cl_ext.streams.spec import is_file
 
 import numpy as np
 

@@ -19,6 +19,17 @@ FAILURES = {("gem", 1): "timeout", ("gem", 3): "timeout", ("scp", 0): "diverged"
 T = 5
 
 
+def cells(**methods: "np.ndarray | list[float]") -> pd.DataFrame:
+    """One board with these accuracies by seed; NaN is a failed cell."""
+    rows = [
+        {"study": "s", "stream": "d", "scenario": "class", "method": method, "seed": seed, "accuracy": value,
+         "status": "failed" if np.isnan(value) else "done"}
+        for method, values in methods.items()
+        for seed, value in enumerate(values)
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
 def as_lists(matrix: np.ndarray) -> list[list[float | None]]:
     """A matrix as a record holds it: null where it is undefined."""
     return [[None if np.isnan(value) else float(value) for value in row] for row in matrix]

@@ -13,6 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.report.synthetic import cells
+
 OFFSETS = np.array([0.0, 0.01, -0.01, 0.02, -0.02, 0.01, -0.01, 0.0, 0.02, -0.02])
 
 
@@ -26,23 +28,13 @@ def frame(seeds: int = 10) -> pd.DataFrame:
         "der": (0.51, 9_000, 29.0),
         "gem": (0.7, 1_500_000, 10.0),
     }
-    rows = [
-        {
-            "study": "s",
-            "stream": "d",
-            "scenario": "class",
-            "method": method,
-            "seed": seed,
-            "status": "done",
-            # der and er change places from seed to seed
-            "accuracy": accuracy + OFFSETS[seed] * (-1 if method == "der" else 1),
-            "extra_bytes": size,
-            "train_cpu_seconds": cost,
-        }
-        for method, (accuracy, size, cost) in table.items()
-        for seed in range(seeds)
-    ]
-    return pd.DataFrame(rows)
+    # der and er change places from seed to seed
+    turned = {"der": -1}
+    made = cells(**{name: level + turned.get(name, 1) * OFFSETS[:seeds] for name, (level, _, _) in table.items()})
+    return made.assign(
+        extra_bytes=made["method"].map({name: size for name, (_, size, _) in table.items()}),
+        train_cpu_seconds=made["method"].map({name: cost for name, (_, _, cost) in table.items()}),
+    )
 
 
 def of(cells: pd.DataFrame, budget: str) -> pd.DataFrame:

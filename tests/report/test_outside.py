@@ -8,29 +8,19 @@ from cl_ext.report.rows.results import Results
 from cl_ext.report.tables.latex import latex_tables
 from cl_ext.report.tables.markdown import markdown_page
 
+import numpy as np
 import pandas as pd
 import pytest
+
+from tests.report.synthetic import cells
 
 HEAD = "study,stream,scenario,method,seed,n,accuracy,sd,source,url"
 MEAN = "s,d,class,ER (theirs),,10,0.95,0.01,A & B 2020 Table 1,https://example.org/a_b"
 
 
 def own() -> pd.DataFrame:
-    rows = [
-        {
-            "study": "s",
-            "stream": "d",
-            "scenario": "class",
-            "method": method,
-            "seed": seed,
-            "status": "done",
-            "accuracy": centre + 0.01 * seed,
-            "bwt": -0.1,
-        }
-        for method, centre in {"naive": 0.2, "er": 0.5, "lwf": 0.4}.items()
-        for seed in range(5)
-    ]
-    return pd.DataFrame(rows)
+    steps = 0.01 * np.arange(5)
+    return cells(naive=0.2 + steps, er=0.5 + steps, lwf=0.4 + steps).assign(bwt=-0.1)
 
 
 @pytest.fixture

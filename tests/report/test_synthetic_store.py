@@ -5,7 +5,8 @@ import sys
 from pathlib import Path
 
 from cl_ext.metrics import average_accuracy
-from cl_ext.streams.spec import DATASETS, SCENARIOS, STREAMS
+from cl_ext.streams.catalogue import DATASETS
+from cl_ext.streams.spec import SCENARIOS, STREAMS
 from cl_ext.study import Store, collect
 from cl_ext.study.runner import plan
 

@@ -9,25 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.report.synthetic import cells
+
 BASE = np.array([0.50, 0.52, 0.49, 0.51, 0.53, 0.50, 0.48, 0.52, 0.51, 0.50])
-
-
-def cells(**methods: np.ndarray) -> pd.DataFrame:
-    """A board with these accuracies by seed; NaN is a failed cell."""
-    rows = [
-        {
-            "study": "s",
-            "stream": "d",
-            "scenario": "class",
-            "method": method,
-            "seed": seed,
-            "status": "failed" if np.isnan(value) else "done",
-            "accuracy": value,
-        }
-        for method, values in methods.items()
-        for seed, value in enumerate(values)
-    ]
-    return pd.DataFrame(rows)
 
 
 def rows(frame: pd.DataFrame) -> pd.DataFrame:

@@ -3,9 +3,10 @@
 import subprocess
 import sys
 
+from cl_ext.streams.catalogue import DATASETS
 from cl_ext.streams.datasets import content_checksum, load_dataset, load_npz, stratified_holdout
 from cl_ext.streams.seeding import random_state
-from cl_ext.streams.spec import DATASETS, StreamSpec, describe, number_of_classes, number_of_experiences
+from cl_ext.streams.spec import StreamSpec, describe, number_of_classes, number_of_experiences
 
 import numpy as np
 import pytest
