@@ -24,6 +24,7 @@ class TaskPlugin(MethodPlugin):
         self.tasks: list[int] = []
         self._loss_unchecked = True
         self._ended: list[nn.Parameter] = []
+        self._counted: list[int] = []
         self._heads: Hold | None = None
 
     def position(self, task: int) -> int:
@@ -110,6 +111,7 @@ class TaskPlugin(MethodPlugin):
         heads = strategy.model.heads
         self._ended = [parameter for task in self.tasks[:-1] for parameter in heads[task].parameters()]
         self._heads = Hold(self._ended, [None] * len(self._ended))
+        self._counted = [parameter._version for parameter in self._ended]
         absent = torch.isneginf(strategy.mb_output)
         others_finite = bool((torch.isfinite(strategy.mb_output) | absent).all())
         if bool(absent.any()) and others_finite and not bool(torch.isfinite(strategy.loss)):
@@ -125,8 +127,10 @@ class TaskPlugin(MethodPlugin):
         They have no gradient of their own, but a plugin that stands before this one (a penalty on all weights) took
         them for trainable when the experience began, and may have given them one.
         """
-        if self._heads is not None and any(parameter.grad is not None for parameter in self._ended):
+        # torch counts in-place changes; in an ordinary step there is none, and nothing to do
+        if self._heads is not None and self._counted != [parameter._version for parameter in self._ended]:
             self._heads.restore()
+            self._counted = [parameter._version for parameter in self._ended]
 
     # ---- state ---------------------------------------------------------------------------------------------------
 

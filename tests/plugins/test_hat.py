@@ -207,7 +207,7 @@ def test_every_epoch_ends_at_s_max() -> None:
 def gradients_only(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The official protection: gradients are masked, and the optimizer's step is left as it is."""
     with monkeypatch.context() as patch:
-        patch.setattr(UpdateMask, "apply", lambda self: None)
+        patch.setattr(UpdateMask, "apply", lambda self, finite=False: None)
         yield
 
 
