@@ -162,8 +162,11 @@ def described(study: Study, store: Store, cells: Sequence[CellSpec], device: str
     """What the store keeps of a study after this run: what earlier runs of it asked for stays asked for.
 
     A run may be of some methods or seeds only. Of what the store has, those methods stay that the study's file still
-    lists, with all their seeds; their cells as far as values and revisions are today's.
+    lists, with all their seeds; their cells as far as values and revisions are today's. A search is what it is now: the
+    settings of an earlier one cannot be told from its file.
     """
+    if study.kind == "search":
+        return describe(study, cells)
     known = store.studies().get(study.name, {})
     listed = [name for name in known.get("methods", ()) if name in (study.listed or study.methods)]
     wide = dataclasses.replace(

@@ -4,13 +4,16 @@ import dataclasses
 
 from cl_ext.report.rows.gaps import asked_of, missing_cells
 from cl_ext.study import Study, collect
+from cl_ext.study.protocol import Protocol
 from cl_ext.study.runner import described
 from cl_ext.study.store import Store
+from cl_ext.study.tune import search_of
 
 import pytest
 
 from tests.report.test_faulty_store import record
 
+GRIDS = {"ewc": ("ewc_lambda", (1.0, 10.0)), "er": ("mem_size", (20, 40))}
 TEXT = """\
 study: mini
 version: 1
@@ -78,3 +81,16 @@ def test_what_the_file_no_longer_lists_or_values_otherwise_is_left_out(tmp_path,
     ran(store, fewer)
     assert ("ewc", 0) in held(store)
     assert len(collect(store.root).query("study == 'mini' and method == 'ewc'")) == 3
+
+
+def test_a_search_asks_for_its_own_settings_alone(tmp_path, study):
+    """Nothing of an earlier search of other methods in the store is missed."""
+    store = Store(tmp_path / "store")
+    for method in ("ewc", "er"):
+        search = search_of(
+            study, Protocol(methods=(method,), hyperparameters=GRIDS[method][:1], grids=dict([GRIDS[method]]))
+        )
+        store.write_study(search.name, described(search, store, search.cells()))
+    told = store.studies()[search.name]
+    assert told["methods"] == ["er"]
+    assert told["cells"] == [cell.run_id for cell in search.cells()]
