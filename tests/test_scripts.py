@@ -59,3 +59,11 @@ def test_den_on_turned_digits_over_noise(tmp_path):
     assert [len(first[name]) for name in ("den", "den_at_first", "single")] == [2, 2, 2]
     assert all(0 <= area <= 1 for area in (*first["den"], *second["single"]))
     assert 0.5 < first["relative"]["all"] < 0.6  # one network of 312-128 and five units a layer, of two
+    chosen, row = (
+        script("den_mnist_variation", *options, "--set", *extra, "--seeds", 0, "--out", tmp_path / f"{extra[-1]}.json")
+        for extra in (("k=5",), ("k=5", "--row-defaults"))
+    )
+    assert chosen.returncode == row.returncode == 0, chosen.stderr + row.stderr
+    (same,), (other,) = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("k=5", "--row-defaults"))
+    assert same["den"] == first["den"]  # tau is -1 as it is
+    assert other["den"] != first["den"]

@@ -91,7 +91,6 @@ class RehearsalMemory:
         self._keys: Numbers = np.empty(0)
         self._labels: Indices = np.empty(0, dtype=np.int64)
 
-    @torch.no_grad()
     def add(self, kept: Collection[str] = (), **fields: Tensor) -> None:
         """Offers a batch; the first one fixes names, types, shapes and device.
 
@@ -112,14 +111,17 @@ class RehearsalMemory:
         if len(places) == 0:
             return
         where, which = torch.from_numpy(places), torch.from_numpy(chosen)
-        for name, part in fields.items():
-            if name in kept:
-                continue
-            held = self._fields[name]
-            held.index_copy_(0, where.to(held.device), part.index_select(0, which.to(part.device)))
+        with torch.no_grad():  # around the writing alone: most batches have nothing to write
+            for name, part in fields.items():
+                if name not in kept:
+                    held = self._fields[name]
+                    held.index_copy_(0, where.to(held.device), part.index_select(0, which.to(part.device)))
 
     def _check(self, fields: Mapping[str, Tensor]) -> int:
         """Returns the length of a batch."""
+        count = _common_length(fields, self._fields)
+        if count is not None:
+            return count
         lengths = {len(part) for part in fields.values()}
         if len(lengths) != 1:
             raise ValueError(
@@ -165,6 +167,19 @@ class RehearsalMemory:
             return {name: held[:size].clone() for name, held in source.items()}
         chosen = torch.randperm(size, generator=self._reads)[:count]
         return {name: held.index_select(0, chosen.to(held.device)) for name, held in source.items()}
+
+    def sample_behind(self, batch: Mapping[str, Tensor], count: int) -> dict[str, Tensor] | None:
+        """Returns a batch with samples behind its own, as new tensors: what `sample` gives, joined to the batch.
+
+        Args:
+            batch: fields (B, ...); of a field that it lacks the samples' part is given alone.
+            count: >= 1.
+        """
+        size = len(self)
+        if size == 0:
+            return None
+        chosen = torch.randperm(size, generator=self._reads)[:count] if count < size else torch.arange(size)
+        return {name: _behind(batch.get(name), held, chosen.to(held.device)) for name, held in self._fields.items()}
 
     def widen(self, name: str, size: int, fill: float) -> bool:
         """Makes a field's last dimension `size` where it is smaller; what is held or closed gets `fill` there.
@@ -231,11 +246,37 @@ class RehearsalMemory:
         self._reads.set_state(state["reads"])
 
 
+def _behind(part: Tensor | None, held: Tensor, chosen: Tensor) -> Tensor:
+    """Returns a field of a batch, if there is one, and behind it the chosen samples' field."""
+    if part is None:
+        return held.index_select(0, chosen)
+    if part.dim() == 1 or part.dtype != held.dtype or part.requires_grad:
+        return torch.cat([part, held.index_select(0, chosen)])
+    joined = part.new_empty(len(part) + len(chosen), *part.shape[1:])
+    joined[: len(part)] = part
+    torch.index_select(held, 0, chosen, out=joined[len(part) :])  # straight to its place, not by way of a copy
+    return joined
+
+
 def _check_alike(fields: Mapping[str, Tensor], held: Mapping[str, Tensor]) -> None:
     """Raises a ValueError where both have fields, but not of the same names, types and shapes of a sample."""
     if held and (fields.keys() != held.keys() or any(_kind(fields[name]) != _kind(held[name]) for name in held)):
         given, first = ({name: _kind(part) for name, part in parts.items()} for parts in (fields, held))
         raise ValueError(f"a memory's fields are those of the first batch, {first}; got {given}")
+
+
+def _common_length(fields: Mapping[str, Tensor], held: Mapping[str, Tensor]) -> int | None:
+    """Returns the length of fields that are all of one length and like the held ones, else None."""
+    count = None
+    if fields.keys() != held.keys():
+        return None
+    for name, part in fields.items():
+        own, shape = held[name], part.shape
+        if count is None:
+            count = shape[0]
+        if shape[0] != count or part.dtype != own.dtype or shape[1:] != own.shape[1:]:
+            return None
+    return count
 
 
 def _kind(part: Tensor) -> tuple[Any, ...]:

@@ -9,8 +9,10 @@ has the deviations.
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from cl_ext.nn.averaged_pair import AveragedPair
 from cl_ext.nn.averaging import AveragedNetwork, Statistics
 from cl_ext.nn.divergence import check_weights
+from cl_ext.nn.late_sum import LateSum
 from cl_ext.nn.memory import Policy
 from cl_ext.nn.merging import WeightSwap
 from cl_ext.nn.passes import logits
@@ -130,6 +132,7 @@ class CLSERPlugin(ERPlugin):
                 ("stable", stable_alpha, stable_rate),
             )
         )
+        self._teachers = AveragedPair(self.plastic, self.stable)
         self._swap = WeightSwap()
         self._stale = True
         self._read: Tensor | None = None
@@ -179,7 +182,7 @@ class CLSERPlugin(ERPlugin):
         """Starts the epoch's means."""
         super().before_training_epoch(strategy, *args, **kwargs)
         self._stale = True
-        self._totals = {"steps": 0, "loss": 0.0, "stable": 0, "taught": 0, "before": self._updates()}
+        self._totals = {"steps": 0, "loss": LateSum(), "stable": LateSum(), "taught": 0, "before": self._updates()}
 
     def _updates(self) -> tuple[int, int]:
         return self.plastic.updates, self.stable.updates
@@ -187,8 +190,7 @@ class CLSERPlugin(ERPlugin):
     def before_training_iteration(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Has the averages follow the network where it may have been changed: heads, masks, modes."""
         if self._stale:
-            self.plastic.follow(strategy.model)
-            self.stable.follow(strategy.model)
+            self._teachers.follow(strategy.model)
             self._stale = False
 
     def before_forward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
@@ -220,7 +222,7 @@ class CLSERPlugin(ERPlugin):
 
     def _teach(self, strategy: Any, y: Tensor, z: Tensor) -> None:
         x, t = self._memory_part(strategy)
-        z_p, z_s = self.plastic(x, t), self.stable(x, t)
+        z_p, z_s = self._teachers(x, t)
         if self.clser_lambda == 0.0:  # the passes were for batch norm's statistics
             return
         if z.shape[1] != self._outputs:
@@ -229,8 +231,8 @@ class CLSERPlugin(ERPlugin):
         Z, stable = choose_teacher(z_s, z_p, y, read)
         term = consistency(z, Z, read)
         strategy.loss = torch.add(strategy.loss, term, alpha=self.clser_lambda)
-        self._totals["loss"] += term.detach()
-        self._totals["stable"] += stable.sum()
+        self._totals["loss"].add(term)
+        self._totals["stable"].add(stable)
         self._totals["taught"] += len(y)
 
     def after_update(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
@@ -244,10 +246,10 @@ class CLSERPlugin(ERPlugin):
         """Publishes the epoch's means: consistency, share of samples that S taught, share of steps with an update."""
         super().after_training_epoch(strategy, *args, **kwargs)
         total, steps = self._totals, max(1, self._totals["steps"])
-        loss = self.clser_lambda * float(total["loss"]) / steps
+        loss = self.clser_lambda * total["loss"].total() / steps
         self.check_loss(strategy, loss + strategy.loss.item(), "clser_lambda")
         self.publish(strategy, "Consistency", loss)
-        self.publish(strategy, "StableTeacher", int(total["stable"]) / max(1, total["taught"]))
+        self.publish(strategy, "StableTeacher", total["stable"].total() / max(1, total["taught"]))
         for name, now, before in zip(("Plastic", "Stable"), self._updates(), total["before"], strict=True):
             self.publish(strategy, f"{name}Updates", (now - before) / steps)
 

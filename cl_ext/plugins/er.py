@@ -8,7 +8,6 @@ from typing import Any
 from cl_ext.nn.memory import Policy
 from cl_ext.plugins.rehearsal import RehearsalPlugin, fields_of
 
-import torch
 from torch import Tensor
 
 
@@ -44,7 +43,7 @@ class ERPlugin(RehearsalPlugin):
         """
         super().__init__(mem_size, mem_batch_size, policy, seed)
         self._replayed = self._steps = 0
-        self._drawn: dict[str, Tensor] | None = None
+        self._joined: dict[str, Tensor] | None = None
 
     def before_training_epoch(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Starts the epoch's counts."""
@@ -54,11 +53,12 @@ class ERPlugin(RehearsalPlugin):
         """Puts a batch of the memory behind the stream's."""
         super().before_forward(strategy, *args, **kwargs)
         self._steps += 1
-        self._drawn = self._memory.sample(self.mem_batch_size)
-        if self._drawn is None:
+        parts = fields_of(self._stream)
+        self._joined = self._memory.sample_behind(parts, self.mem_batch_size)
+        if self._joined is None:
             return
-        self._replayed += len(self._drawn["y"])
-        strategy.mbatch = [torch.cat([part, self._drawn[name]]) for name, part in fields_of(self._stream).items()]
+        self._replayed += len(self._joined["y"]) - len(parts["y"])
+        strategy.mbatch = [self._joined[name] for name in parts]
 
     def after_update(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Takes the memory's part out of batch and outputs again, and offers the stream's to the memory."""

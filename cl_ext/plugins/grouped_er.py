@@ -155,7 +155,7 @@ class GroupedERPlugin(ERPlugin):
         super().before_forward(strategy, *args, **kwargs)
         assert self._group is not None
         self._ids = torch.full_like(self._stream[1], self._group.id)
-        self._drawn_ids = self._ids[:0] if self._drawn is None else self._drawn["group"]
+        self._drawn_ids = self._ids[:0] if self._joined is None else self._joined["group"]
 
     def offer(self, **others: Tensor) -> None:
         """Offers the stream's part to the memory, with its group's id."""

@@ -285,6 +285,7 @@ def test_nothing_held() -> None:
     state = torch.get_rng_state()
     for memory in (RehearsalMemory(0), RehearsalMemory(SIZE)):
         assert memory.sample(3) is None
+        assert memory.sample_behind({"x": torch.zeros(1, 2)}, 3) is None
         assert (len(memory), memory.seen, memory.bytes(), memory.fields) == (0, 0, 0, {})
     memory = offer(RehearsalMemory(0), torch.arange(N))
     assert (memory.sample(3), len(memory), memory.bytes(), memory.fields) == (None, 0, 0, {})
@@ -292,6 +293,40 @@ def test_nothing_held() -> None:
     memory.add(x=torch.zeros(0, 2))
     assert memory.sample(1) is None
     assert torch.equal(state, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("count", [1, 4, SIZE, 1000])
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64], ids=["same type", "another type"])
+def test_samples_behind_a_batch_are_those_that_a_draw_gives(count: int, kind: torch.dtype) -> None:
+    memory, twin = (RehearsalMemory(SIZE, seed=4) for _ in range(2))
+    for start in range(0, 3 * SIZE, 5):
+        y = torch.arange(start, start + 5)
+        for one in (memory, twin):
+            one.add(x=y[:, None, None] * torch.ones(2, 3), y=y, group=-y)
+    batch = {"y": torch.tensor([7, 8]), "x": torch.full((2, 2, 3), 0.5, dtype=kind)}
+    for _ in range(3):  # the second and third draw too
+        joined, drawn = memory.sample_behind(batch, count), twin.sample(count)
+        assert joined is not None
+        assert drawn is not None
+        assert joined.keys() == {"x", "y", "group"}
+        for name, part in batch.items():
+            assert torch.equal(joined[name], torch.cat([part, drawn[name]])), name
+        assert torch.equal(joined["group"], drawn["group"])  # the batch has none
+        for part in joined.values():  # copies, all of them
+            part.zero_()
+        assert torch.equal(batch["y"], torch.tensor([7, 8]))
+        assert all(torch.equal(part, twin.fields[name]) for name, part in memory.fields.items())
+    assert torch.equal(memory._reads.get_state(), twin._reads.get_state())
+
+
+def test_behind_a_batch_gradients_of_its_inputs_are_kept() -> None:
+    memory = RehearsalMemory(SIZE)
+    memory.add(x=torch.ones(SIZE, 2))
+    x = torch.zeros(3, 2, requires_grad=True)
+    joined = memory.sample_behind({"x": x}, 4)
+    assert joined is not None
+    joined["x"].sum().backward()
+    assert torch.equal(x.grad, torch.ones(3, 2))
 
 
 @pytest.mark.parametrize("policy", POLICIES)

@@ -2,7 +2,7 @@
 
 import copy
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from cl_ext.methods.criterion import ScenarioCrossEntropy
@@ -181,14 +181,14 @@ class Decisions:
         self.batches: list[tuple[Tensor, Tensor]] = []
         self.draws: list[tuple[Tensor, Tensor] | None] = []
         self.coins: dict[str, list[float]] = {"plastic": [], "stable": []}
-        sample = plugin._memory.sample
+        sample = plugin._memory.sample_behind
 
-        def sampled(count: int) -> Any:
-            drawn = sample(count)
-            self.draws.append(None if drawn is None else (drawn["x"].clone(), drawn["y"].clone()))
-            return drawn
+        def sampled(batch: Mapping[str, Tensor], count: int) -> Any:
+            joined, start = sample(batch, count), len(batch["y"])
+            self.draws.append(None if joined is None else (joined["x"][start:].clone(), joined["y"][start:].clone()))
+            return joined
 
-        plugin._memory.sample = sampled  # type: ignore[method-assign]
+        plugin._memory.sample_behind = sampled  # type: ignore[method-assign]
         for name, average in (("plastic", plugin.plastic), ("stable", plugin.stable)):
             average.coin = self._tossed(average.coin, self.coins[name])  # type: ignore[method-assign]
 

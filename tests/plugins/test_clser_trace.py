@@ -4,7 +4,7 @@ A trace holds every random decision of a run (batches, draws from the memory, co
 three networks before and after. The plugin is run by Avalanche's Naive with the same decisions.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -149,7 +149,7 @@ class RecordedDraws:
     def __init__(self, trace: Trace) -> None:
         self.x, self.trace, self.read, self.offered = pixels(trace), trace, 0, 0
 
-    def sample(self, count: int) -> dict[str, Tensor] | None:
+    def sample_behind(self, batch: Mapping[str, Tensor], count: int) -> dict[str, Tensor] | None:
         index = self.trace["memory_index"][self.read, 0].astype(int)
         labels = self.trace["memory_label"][self.read, 0].astype(int)
         self.read += 1
@@ -158,7 +158,8 @@ class RecordedDraws:
             return None
         assert present.sum() <= count
         y = torch.tensor(labels[present])
-        return {"x": self.x[index[present]], "y": y, "t": torch.zeros_like(y)}
+        drawn = {"x": self.x[index[present]], "y": y, "t": torch.zeros_like(y)}
+        return {name: torch.cat([part, drawn[name]]) for name, part in batch.items()}
 
     def add(self, **fields: Tensor) -> None:
         expected = self.x[self.trace["stream_index"][self.offered].astype(int)]

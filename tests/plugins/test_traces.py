@@ -8,7 +8,7 @@ itself stored, and are compared with the recorded ones.
 
 import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,10 @@ class RecordedDraws(RehearsalMemory):
             drawn["logits"] = torch.stack([self.stored[sample] for sample in index.tolist()])
             self.logits.append(drawn["logits"])
         return drawn
+
+    def sample_behind(self, batch: Mapping[str, Tensor], count: int) -> dict[str, Tensor] | None:
+        drawn = self.sample(count)
+        return None if drawn is None else {name: torch.cat([part, drawn[name]]) for name, part in batch.items()}
 
     def add(self, **fields: Tensor) -> None:
         index = self.order[self.offered]
