@@ -18,7 +18,7 @@ from cl_ext.nn.merging import WeightSwap
 from cl_ext.nn.passes import logits
 from cl_ext.plugins.checks import check_choice, check_number
 from cl_ext.plugins.er import ERPlugin
-from cl_ext.plugins.rehearsal import outputs_read
+from cl_ext.plugins.rehearsal import OutputsRead
 from cl_ext.streams.seeding import random_state
 
 import torch
@@ -135,8 +135,7 @@ class CLSERPlugin(ERPlugin):
         self._teachers = AveragedPair(self.plastic, self.stable)
         self._swap = WeightSwap()
         self._stale = True
-        self._read: Tensor | None = None
-        self._outputs = 0
+        self._read = OutputsRead()
         self._second: Tensor | None = None
         self._totals: dict[str, Any] = {}
 
@@ -176,7 +175,7 @@ class CLSERPlugin(ERPlugin):
         """Takes out what an interrupted evaluation has left."""
         super().before_training_exp(strategy, *args, **kwargs)
         self._swap.leave(strategy.model)
-        self._outputs = 0
+        self._read.restart()
 
     def before_training_epoch(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Starts the epoch's means."""
@@ -225,9 +224,7 @@ class CLSERPlugin(ERPlugin):
         z_p, z_s = self._teachers(x, t)
         if self.clser_lambda == 0.0:  # the passes were for batch norm's statistics
             return
-        if z.shape[1] != self._outputs:
-            self._outputs, self._read = z.shape[1], outputs_read(strategy._criterion, z)
-        read = None if self._read is None else self._read[y]
+        read = self._read(strategy._criterion, z, y)
         Z, stable = choose_teacher(z_s, z_p, y, read)
         term = consistency(z, Z, read)
         strategy.loss = torch.add(strategy.loss, term, alpha=self.clser_lambda)

@@ -10,7 +10,7 @@ from typing import Any
 from cl_ext.nn.memory import Policy
 from cl_ext.nn.passes import logits
 from cl_ext.plugins.checks import check_number
-from cl_ext.plugins.rehearsal import RehearsalPlugin, outputs_read
+from cl_ext.plugins.rehearsal import OutputsRead, RehearsalPlugin
 
 import torch
 from torch import Tensor
@@ -84,7 +84,7 @@ class DERPlugin(RehearsalPlugin):
         self.alpha = check_number(owner, "alpha", alpha, 0.0)
         self.beta = check_number(owner, "beta", beta, 0.0)
         self._z: Tensor | None = None
-        self._read: Tensor | None = None
+        self._read = OutputsRead()
         self._outputs = 0
         self._partial = False
         self._masks: list[float] = []
@@ -103,6 +103,7 @@ class DERPlugin(RehearsalPlugin):
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Notes what the experience may have changed: which outputs the loss reads, which are masked."""
         super().before_training_exp(strategy, *args, **kwargs)
+        self._read.restart()
         self._outputs = 0
         heads = [module for module in strategy.model.modules() if getattr(module, "masking", False)]
         self._masks = sorted({float(head.mask_value) for head in heads if hasattr(head, "mask_value")})
@@ -120,14 +121,14 @@ class DERPlugin(RehearsalPlugin):
         """Returns the logits (B, K) with NaN in the place of those that are not to be compared."""
         if z.shape[1] != self._outputs:
             self._outputs = z.shape[1]
-            self._read = outputs_read(criterion, z)
             if self._memory.widen("logits", self._outputs, _UNREAD):
                 self._partial = True
-        if self._read is not None:
-            z = z.masked_fill(~self._read[self._stream[1]], _UNREAD)
+        read = self._read(criterion, z, self._stream[1])
+        if read is not None:
+            z = z.masked_fill(~read, _UNREAD)
         for value in self._masks:
             z = z.masked_fill(z == value, _UNREAD)
-        self._partial = self._partial or self._read is not None or bool(self._masks)
+        self._partial = self._partial or read is not None or bool(self._masks)
         return z
 
     def before_backward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:

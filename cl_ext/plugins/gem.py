@@ -16,7 +16,7 @@ from cl_ext.plugins.base import MethodPlugin
 from cl_ext.plugins.checks import check_count, check_number
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 Samples = tuple[Tensor, Tensor, Tensor]
 """Inputs (N, ...), labels (N,) and task labels (N,)."""
@@ -47,8 +47,6 @@ class EpisodicProjectionPlugin(MethodPlugin):
         size, seed = check_count(owner, "mem_size", mem_size, low=0), check_count(owner, "seed", seed, low=0)
         self._memory = RehearsalMemory(size, policy, seed)
         self._flat = FlatGradients()
-        self._parameters: list[nn.Parameter] = []
-        self._stale = True
         self._start_epoch()
 
     @abstractmethod
@@ -91,14 +89,9 @@ class EpisodicProjectionPlugin(MethodPlugin):
 
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Begins the experience's memory."""
-        self._parameters = list(trainable_parameters(strategy.model).values())
-        self._stale = False
+        trainable_parameters(strategy.model)  # refuses a network with nothing to train
         self._memory.clear()  # of an experience that was broken off
         self._memory.to(strategy.device)
-
-    def after_eval(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Remembers that evaluation may have grown the network."""
-        self._stale = True
 
     def before_training_epoch(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Starts the epoch's counts."""
@@ -115,15 +108,15 @@ class EpisodicProjectionPlugin(MethodPlugin):
         references = self.references()
         if not references:
             return
-        if self._stale:
-            self._parameters = list(trainable_parameters(strategy.model).values())
-            self._stale = False
-        parameters, last = self._parameters, len(references)
+        # anew at each step: evaluation grows heads, and methods such as DEN grow or freeze layers inside an experience
+        parameters, last = list(trainable_parameters(strategy.model).values()), len(references)
         self._flat.align(parameters, last + 1)
         with evaluation_mode(strategy.model), torch.enable_grad():
             for row, (x, y, t) in enumerate(references):
                 loss = strategy._criterion(logits(strategy.model, x, t), y)
-                self._flat.write_(row, torch.autograd.grad(loss, parameters, allow_unused=True))
+                # a loss that no weight in training has a part in (an old head on frozen layers) has the gradient 0
+                used = torch.autograd.grad(loss, parameters, allow_unused=True) if loss.requires_grad else ()
+                self._flat.write_(row, used or [None] * len(parameters))
         self._flat.write_(last, [p.grad for p in parameters])
         g = self._flat.rows[last]
         result = self.project(g, self._flat.rows[:last])

@@ -40,6 +40,40 @@ def outputs_read(loss: Callable[[Tensor, Tensor], Tensor], phi: Tensor) -> Tenso
     return None if bool(read.all()) else read
 
 
+class OutputsRead:
+    """Which outputs count where a sample's logits are compared with another network's.
+
+    Those that the loss reads for its label, of those that the network has for the sample: one with a head a task gives
+    -inf for classes of other tasks.
+    """
+
+    def __init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        """Looks at the loss anew at the next call, as it does by itself where the outputs have become more."""
+        self._outputs = 0
+        self._table: Tensor | None = None
+        self._absent = False
+
+    def __call__(self, loss: Callable[[Tensor, Tensor], Tensor], z: Tensor, y: Tensor) -> Tensor | None:
+        """Returns (M, K) bool; None where it is all.
+
+        Args:
+            loss: see `outputs_read`.
+            z: logits, (M, K).
+            y: labels, (M,).
+        """
+        if z.shape[1] != self._outputs:
+            self._outputs, self._table = z.shape[1], outputs_read(loss, z)
+            self._absent = bool(z.detach().isneginf().any())
+        read = None if self._table is None else self._table[y]
+        if not self._absent:
+            return read
+        given = ~z.detach().isneginf()
+        return given if read is None else read & given
+
+
 class RehearsalPlugin(MethodPlugin):
     """Keeps a memory of the stream, and offers it every batch after the step that it was trained on in.
 

@@ -18,7 +18,7 @@ from cl_ext.plugins.checks import check_choice, check_number
 from cl_ext.plugins.clser import choose_teacher, consistency
 from cl_ext.plugins.group_evaluation import GroupEvaluation, GroupEvaluationModel
 from cl_ext.plugins.grouped_er import GroupedERPlugin, KnownSimilarity, Similarity
-from cl_ext.plugins.rehearsal import outputs_read
+from cl_ext.plugins.rehearsal import OutputsRead
 from cl_ext.streams.seeding import random_state
 
 import torch
@@ -48,10 +48,10 @@ def weighted_consistency(z: Tensor, Z: Tensor, w: Tensor, read: Tensor | None = 
         w: weight of each sample, (M,).
         read: which logits count, (M, K) bool; None for all. The divisor is then their number.
     """
-    squares = (z - Z).square() * w.unsqueeze(1)
     if read is None:
-        return squares.mean()
-    return torch.where(read, squares, 0.0).sum() / read.sum().clamp(min=1)
+        return ((z - Z).square() * w.unsqueeze(1)).mean()
+    # those that don't count are put aside first: what is not finite would come back in the gradient
+    return (torch.where(read, z - Z, 0.0).square() * w.unsqueeze(1)).sum() / read.sum().clamp(min=1)
 
 
 class SimEMAPlugin(GroupEvaluation, GroupedERPlugin):
@@ -144,8 +144,7 @@ class SimEMAPlugin(GroupEvaluation, GroupedERPlugin):
         self._swap = WeightSwap()
         self._merged: nn.Module | None = None
         self._stale = True
-        self._read: Tensor | None = None
-        self._outputs = 0
+        self._read = OutputsRead()
         self._weights: dict[int, float] = {}
         self._weight_of_id = torch.zeros(0)
         self._totals: dict[str, Any] = {}
@@ -174,7 +173,8 @@ class SimEMAPlugin(GroupEvaluation, GroupedERPlugin):
         self._swap.leave(strategy.model)
         super().before_training_exp(strategy, *args, **kwargs)
         s = self.similarities
-        self._merged, self._outputs = None, 0
+        self._merged = None
+        self._read.restart()
         self._weights = {group.id: teacher_weight(s[group.id], self.phi) for group in self.groups}
         self._weight_of_id = torch.zeros(max(s) + 1, device=strategy.device)
         for group in self.groups:
@@ -208,9 +208,7 @@ class SimEMAPlugin(GroupEvaluation, GroupedERPlugin):
     def _teach(self, strategy: Any, start: int) -> None:
         x, y, z = strategy.mbatch[0][start:], strategy.mbatch[1][start:], strategy.mb_output[start:]
         t = strategy.mbatch[-1][start:] if len(strategy.mbatch) > 2 else None
-        if z.shape[1] != self._outputs:
-            self._outputs, self._read = z.shape[1], outputs_read(strategy._criterion, z)
-        read = None if self._read is None else self._read[y]
+        read = self._read(strategy._criterion, z, y)
         Z = self._group_logits(x, t, z)
         if self.teacher == "best":
             Z, stable = choose_teacher(self.stable(x, t), Z, y, read)

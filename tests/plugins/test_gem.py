@@ -6,7 +6,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from cl_ext.methods.criterion import ScenarioCrossEntropy
-from cl_ext.plugins import AGEMPlugin, GEMPlugin
+from cl_ext.models.expansion import expandable
+from cl_ext.plugins import AGEMPlugin, DENPlugin, GEMPlugin
 
 import numpy as np
 import pytest
@@ -355,3 +356,49 @@ def test_an_experience_that_was_broken_off_leaves_nothing(make: Any) -> None:
 def test_bad_hyper_parameters(arguments: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         GEMPlugin(**arguments)
+
+
+# ---- networks that change inside an experience -----------------------------------------------------------------------
+def with_heads() -> nn.Module:
+    return expandable(nn.Sequential(nn.Linear(common.FEATURES, 16), nn.ReLU(), nn.Linear(16, common.CLASSES)))
+
+
+@pytest.mark.parametrize("make", [lambda: GEMPlugin(MEMORY), lambda: AGEMPlugin(MEMORY, 4)])
+def test_a_loss_in_which_no_weight_in_training_has_a_part_is_no_constraint(make: Any) -> None:
+    """From the second experience on only its own head learns: the old ones' losses stay as they are."""
+
+    def freeze(strategy: Any) -> None:
+        strategy.model.features.requires_grad_(strategy.clock.train_exp_counter == 0)
+        for task in strategy.model.heads.tasks[:-1]:
+            strategy.model.heads[task].requires_grad_(False)
+
+    ends = [
+        common.weights(train([Spy("before_training_epoch", freeze), *more], with_heads, stream(True)).model)
+        for more in ([], [make()])
+    ]
+    assert common.same(*ends)
+
+
+@pytest.mark.parametrize("make", [lambda: GEMPlugin(MEMORY, 0.0), lambda: AGEMPlugin(MEMORY, 10**6)])
+def test_beside_a_method_that_grows_the_network_every_weight_of_the_moment_is_projected(make: Any) -> None:
+    plugin, sizes, changed = make(), [], []
+
+    def look(strategy: Any) -> None:
+        parameters = [p for p in strategy.model.parameters() if p.requires_grad]
+        sizes.append(sum(p.numel() for p in parameters))
+        step = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters])
+        for x, y, t in plugin.references():
+            loss = cross_entropy(avalanche_forward(strategy.model, x, t), y)
+            if loss.requires_grad:
+                parts = torch.autograd.grad(loss, parameters, allow_unused=True)
+                parts = [
+                    torch.zeros_like(p) if part is None else part for p, part in zip(parameters, parts, strict=True)
+                ]
+                old = torch.cat([part.flatten() for part in parts])
+                assert float(step @ old) >= -1e-4 * (1 + float(step.norm() * old.norm()))  # GEM's epsilon
+        changed.append(plugin._projected)
+
+    den = DENPlugin(tau=-1.0, k=3, iterations=4)
+    train([den, plugin, Spy("after_backward", look)], with_heads, stream(True, torch.float32)[:3])
+    assert max(changed) > 0
+    assert len(set(sizes)) > 3
