@@ -12,7 +12,7 @@ is the step, not the update: with r < 1 the weight of a step that is left out go
 at the first, pairs tensors by position (a grown head is cut off without a word) and averages or copies every buffer.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from cl_ext.nn.distillation import snapshot
@@ -34,9 +34,9 @@ def decay(k: int, alpha: float) -> float:
 
 
 @torch.no_grad()
-def average_(averages: Sequence[Tensor], weights: Sequence[Tensor], a: float) -> None:
+def average_(averages: list[Tensor], weights: list[Tensor], a: float) -> None:
     """`theta_E := a theta_E + (1 - a) theta`, in place; with a = 0 a copy, with a = 1 nothing, both exact."""
-    torch._foreach_lerp_(list(averages), list(weights), 1.0 - a)
+    torch._foreach_lerp_(averages, weights, 1.0 - a)
 
 
 class AveragedNetwork:
@@ -131,12 +131,12 @@ class AveragedNetwork:
         """Returns a uniform draw of [0, 1) from the generator of its own."""
         return self._coins.next()
 
-    @torch.no_grad()
     def step_(self) -> bool:
         """Lets a step of the network pass, with an update where the coin is below the rate; returns whether so."""
         self.steps += 1
         if self._copies:
-            torch._foreach_copy_(self._copies, self._originals)
+            with torch.no_grad():
+                torch._foreach_copy_(self._copies, self._originals)
         if not self.coin() < self.rate:
             return False
         average_(self._averages, self._weights, decay(self.steps, self.alpha))

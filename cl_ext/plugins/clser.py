@@ -44,8 +44,8 @@ def choose_teacher(z_s: Tensor, z_p: Tensor, y: Tensor, read: Tensor | None = No
     if read is not None:
         logits_of_both = z_s.masked_fill(~read, float("-inf")), z_p.masked_fill(~read, float("-inf"))
     # down the columns of the transposed view: along a short last dimension the CPU's softmax takes four times as long
-    p_s, p_p = (z.t().softmax(0).gather(0, own) for z in logits_of_both)
-    stable = (p_s > p_p).t()
+    p_s, p_p = (z.t().softmax(0) for z in logits_of_both)
+    stable = (p_s > p_p).gather(0, own).t()
     return torch.where(stable, z_s, z_p), stable.squeeze(1)
 
 
