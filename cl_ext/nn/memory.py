@@ -250,8 +250,8 @@ def _behind(part: Tensor | None, held: Tensor, chosen: Tensor) -> Tensor:
     """Returns a field of a batch, if there is one, and behind it the chosen samples' field."""
     if part is None:
         return held.index_select(0, chosen)
-    if part.dim() == 1 or part.dtype != held.dtype or part.requires_grad:
-        return torch.cat([part, held.index_select(0, chosen)])
+    if part.dim() == 1 or part.requires_grad or _kind(part) != _kind(held):
+        return torch.cat([part, held.index_select(0, chosen)])  # or says what does not fit
     joined = part.new_empty(len(part) + len(chosen), *part.shape[1:])
     joined[: len(part)] = part
     torch.index_select(held, 0, chosen, out=joined[len(part) :])  # straight to its place, not by way of a copy

@@ -329,6 +329,14 @@ def test_behind_a_batch_gradients_of_its_inputs_are_kept() -> None:
     assert torch.equal(x.grad, torch.ones(3, 2))
 
 
+def test_samples_of_another_shape_are_never_put_behind_a_batch() -> None:
+    memory = RehearsalMemory(SIZE)
+    memory.add(x=torch.ones(SIZE, 2, 3))
+    for other in (torch.ones(4, 2, 5), torch.ones(4, 3, 2), torch.ones(4, 6)):
+        with pytest.raises(RuntimeError, match=r"Sizes of tensors must match|same number of dimensions"):
+            memory.sample_behind({"x": other}, 4)
+
+
 @pytest.mark.parametrize("policy", POLICIES)
 def test_what_is_read_never_moves_what_is_written_and_the_other_way_round(policy: Any) -> None:
     quiet, busy = (RehearsalMemory(SIZE, policy, seed=2) for _ in range(2))
