@@ -85,7 +85,6 @@ class DERPlugin(RehearsalPlugin):
         self.beta = check_number(owner, "beta", beta, 0.0)
         self._z: Tensor | None = None
         self._read = OutputsRead()
-        self._outputs = 0
         self._partial = False
         self._masks: list[float] = []
         self._totals: dict[str, Tensor | float] = {}
@@ -104,7 +103,6 @@ class DERPlugin(RehearsalPlugin):
         """Notes what the experience may have changed: which outputs the loss reads, which are masked."""
         super().before_training_exp(strategy, *args, **kwargs)
         self._read.restart()
-        self._outputs = 0
         heads = [module for module in strategy.model.modules() if getattr(module, "masking", False)]
         self._masks = sorted({float(head.mask_value) for head in heads if hasattr(head, "mask_value")})
 
@@ -119,10 +117,8 @@ class DERPlugin(RehearsalPlugin):
 
     def _comparable(self, z: Tensor, criterion: Any) -> Tensor:
         """Returns the logits (B, K) with NaN in the place of those that are not to be compared."""
-        if z.shape[1] != self._outputs:
-            self._outputs = z.shape[1]
-            if self._memory.widen("logits", self._outputs, _UNREAD):
-                self._partial = True
+        if self._memory.widen("logits", z.shape[1], _UNREAD):
+            self._partial = True
         read = self._read(criterion, z, self._stream[1])
         if read is not None:
             z = z.masked_fill(~read, _UNREAD)
